@@ -1,0 +1,8 @@
+//! The FlatBuffers envelopes of raystream, as `flatc --rust` writes them from `schemas/messages.fbs`.
+//!
+//! This package exists because generated FlatBuffers code holds `unsafe`: the `raystream` package forbids it, this one
+//! is the listed exception. Nothing here is written by hand but these lines.
+#![allow(warnings, clippy::all)]
+
+mod messages_generated;
+pub use messages_generated::raystream::*;
