@@ -1,1 +1,3 @@
 //! raystream
+
+pub mod wire;

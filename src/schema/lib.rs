@@ -4,5 +4,7 @@
 //! is the listed exception. Nothing here is written by hand but these lines.
 #![allow(warnings, clippy::all)]
 
+// Left as flatc writes it, so that a test can compare.
+#[rustfmt::skip]
 mod messages_generated;
 pub use messages_generated::raystream::*;

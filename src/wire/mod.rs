@@ -1,0 +1,3 @@
+//! Bytes to frames and back (floor 1): the registries.
+
+pub mod registry;
