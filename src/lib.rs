@@ -1,3 +1,3 @@
 //! raystream
-
+#![allow(missing_docs)]
 pub mod wire;
