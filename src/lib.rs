@@ -1,1 +1,4 @@
-//! raystream
+//! Encrypted calls and live queries over Postgres.
+
+pub mod noise;
+pub mod primitives;
