@@ -127,7 +127,8 @@ impl ClientConfig {
         if self.suite.is_some_and(|suite| !self.suites.contains(&suite)) {
             return Err(Configuration("the suite to use is not among the suites offered"));
         }
-        let pattern_is = |suite: &Suite, name: &str| suite.pattern_name().is_some_and(|p| p.starts_with(name));
+        let pattern_is =
+            |suite: &Suite, name: &str| suite.pattern_name().is_some_and(|p| p.starts_with(name));
         if self.suites.iter().any(|suite| pattern_is(suite, "IK")) && self.identity.is_none() {
             return Err(Configuration("an IK suite needs a key of the client"));
         }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::wire::{
     ErrorCode, FrameType,
-    control::{Close, Credit, GoAway},
+    control::{Close, Credit},
     deframe,
     envelope::{Envelope, Event as EventMessage, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
     handshake::encode_refusal,
@@ -360,7 +360,11 @@ impl Connection {
         let session = self.session()?;
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
         streams.credit(stream).ok_or(ApiMisuse::NoSuchStream)?;
-        if session.send(stream, FrameType::SUBSCRIBED, subscribed) { Ok(()) } else { Err(ApiMisuse::MessageTooLarge) }
+        if session.send(stream, FrameType::SUBSCRIBED, subscribed) {
+            Ok(())
+        } else {
+            Err(ApiMisuse::MessageTooLarge)
+        }
     }
 
     /// Server: sends an item of a subscription, for one credit.

@@ -25,7 +25,7 @@ pub enum ConnectionError {
     #[error("the client means another server key")]
     UnknownKey,
     /// The server refused in clear: a hint from whoever is on the path.
-    #[error("the server refused the handshake: {0}: {}", .0.meaning())]
+    #[error("the server refused the handshake: {0}: {meaning}", meaning = .0.meaning())]
     Refused(ErrorCode),
     /// The server takes a suite that this client prefers to the one in use.
     #[error("the handshake was pushed to a weaker suite")]
@@ -46,10 +46,10 @@ pub enum ConnectionError {
     #[error("the keys of this connection are used up")]
     KeysExhausted,
     /// The peer sent CLOSE.
-    #[error("the peer closed the connection: {}: {}", .0.code, .0.reason)]
+    #[error("the peer closed the connection: {code}: {reason}", code = .0.code, reason = .0.reason)]
     ClosedByPeer(Close),
     /// This side sent CLOSE on its own will.
-    #[error("the connection was closed here: {}: {}", .0.code, .0.reason)]
+    #[error("the connection was closed here: {code}: {reason}", code = .0.code, reason = .0.reason)]
     ClosedHere(Close),
 }
 

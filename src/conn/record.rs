@@ -57,7 +57,10 @@ impl RecordLayer {
         let Some((ciphertext, tag)) = body.split_last_chunk_mut::<TAG_LEN>() else {
             return Err(ConnectionError::Decryption);
         };
-        self.receive.cipher.decrypt_in_place(&[], ciphertext, tag).map_err(|_| ConnectionError::Decryption)?;
+        self.receive
+            .cipher
+            .decrypt_in_place(&[], ciphertext, tag)
+            .map_err(|_| ConnectionError::Decryption)?;
         self.receive.advance()?;
         Ok(ciphertext)
     }

@@ -48,7 +48,12 @@ impl Session {
         Self { unproved: Some(peer), ..Self::new(side, records, limits, now) }
     }
 
-    pub(super) fn client(records: RecordLayer, streams: ClientStreams, limits: &Limits, now: Duration) -> Self {
+    pub(super) fn client(
+        records: RecordLayer,
+        streams: ClientStreams,
+        limits: &Limits,
+        now: Duration,
+    ) -> Self {
         let mut session = Self::new(Side::Client(streams), records, limits, now);
         // The first record proves to the server that we hold the keys; a call that follows at once shares it.
         session.send_heartbeat(now);

@@ -51,7 +51,10 @@ mod tests {
 
     #[test]
     fn refuses_a_length_before_the_body_arrives() {
-        assert_eq!(deframe(&mut BytesMut::from(&[0, 0][..]), 16), Err(DecodeError::InvalidValue("record length")));
+        assert_eq!(
+            deframe(&mut BytesMut::from(&[0, 0][..]), 16),
+            Err(DecodeError::InvalidValue("record length"))
+        );
         assert_eq!(deframe(&mut BytesMut::from(&[0, 17][..]), 16), Err(DecodeError::TooLong("record")));
     }
 }

@@ -5,8 +5,8 @@
 use super::{
     DecodeError, ErrorCode,
     limits::{
-        CURSOR_MAX, ENVELOPE_DEPTH_MAX, ENVELOPE_TABLES_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX, METADATA_FIELD_MAX,
-        NAME_MAX,
+        CURSOR_MAX, ENVELOPE_DEPTH_MAX, ENVELOPE_TABLES_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX,
+        METADATA_FIELD_MAX, NAME_MAX,
     },
 };
 use bytes::Bytes;
@@ -125,7 +125,8 @@ where
         max_apparent_size: MESSAGE_MAX,
         ignore_missing_null_terminator: false,
     };
-    flatbuffers::root_with_opts::<ForwardsUOffset<T>>(&options, message).map_err(|_| DecodeError::InvalidEnvelope(name))
+    flatbuffers::root_with_opts::<ForwardsUOffset<T>>(&options, message)
+        .map_err(|_| DecodeError::InvalidEnvelope(name))
 }
 
 fn bytes_of(message: &Bytes, field: Option<Vector<'_, u8>>) -> Option<Bytes> {

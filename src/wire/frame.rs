@@ -86,7 +86,6 @@ fn allowed_flags(frame_type: FrameType) -> u8 {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -127,7 +127,11 @@ impl ServerStreams {
                 return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight");
             }
             let Ok(call) = RpcCall::decode(message) else {
-                return Received::Refuse(stream, ErrorCode::INVALID_REQUEST, "the call is not a valid RpcCall");
+                return Received::Refuse(
+                    stream,
+                    ErrorCode::INVALID_REQUEST,
+                    "the call is not a valid RpcCall",
+                );
             };
             self.calls += 1;
             self.streams.insert(stream, State::Call);
@@ -248,7 +252,11 @@ impl ServerStreams {
 }
 
 fn expect_empty(frame: &Frame<'_>) -> Result<(), ConnectionError> {
-    if frame.payload.is_empty() { Ok(()) } else { Err(ConnectionError::Protocol("a payload on an empty frame")) }
+    if frame.payload.is_empty() {
+        Ok(())
+    } else {
+        Err(ConnectionError::Protocol("a payload on an empty frame"))
+    }
 }
 
 #[cfg(test)]
