@@ -1,3 +1,6 @@
 //! raystream
 
 pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod store;
