@@ -13,5 +13,8 @@ pub mod noise;
 pub mod primitives;
 pub mod wire;
 
+#[cfg(feature = "client")]
+pub mod client;
+
 #[cfg(feature = "server")]
 pub mod store;
