@@ -17,6 +17,8 @@ pub mod wire;
 pub mod client;
 
 #[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
 pub mod auth;
 #[cfg(feature = "server")]
 pub mod rpc;
