@@ -1,5 +1,16 @@
-//! raystream
+//! Encrypted calls and live queries over Postgres.
+//!
+//! One authenticated connection carries calls and live subscriptions to a daemon in front of Postgres. A peer is its
+//! key. The core (`wire`, `noise`, `conn`) does no IO: it reads no clock, no randomness and no socket, and is what
+//! `--no-default-features` gives. The feature `client` adds the asynchronous client, `server` the daemon and the command
+//! line.
+//!
+//! Reading order: [`wire`] for the bytes, [`noise`] for the handshake, [`conn`] for the connection; then
+//! `ARCHITECTURE.md` for the floors above.
 
+pub mod conn;
+pub mod noise;
+pub mod primitives;
 pub mod wire;
 
 #[cfg(feature = "server")]

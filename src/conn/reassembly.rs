@@ -1,0 +1,96 @@
+//! Puts the fragments of messages together, one message per stream at a time, within a bound of the whole connection.
+
+use super::ConnectionError;
+use crate::wire::{
+    FrameType,
+    frame::Frame,
+    limits::{MESSAGE_MAX, PARTIAL_BYTES_MAX},
+};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+/// Streams that may be in the middle of a message at once: more than a fair sender interleaves.
+const PARTIAL_STREAMS_MAX: usize = 64;
+
+/// Unfinished messages by stream; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of their lengths.
+#[derive(Debug, Default)]
+pub(super) struct Reassembly {
+    partial: HashMap<u32, (FrameType, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Reassembly {
+    /// Takes a frame; gives the message when the frame ends it.
+    pub(super) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Bytes>, ConnectionError> {
+        if !frame.has_more() && self.partial.is_empty() {
+            return Ok(Some(Bytes::copy_from_slice(frame.payload)));
+        }
+        let (frame_type, mut message) = match self.partial.remove(&frame.stream) {
+            Some(partial) => partial,
+            None => (frame.frame_type, Vec::new()),
+        };
+        self.bytes -= message.len();
+        if frame_type != frame.frame_type {
+            return Err(ConnectionError::Protocol("a fragment of another type inside a message"));
+        }
+        if message.len() + frame.payload.len() > MESSAGE_MAX {
+            return Err(ConnectionError::Protocol("a message over its limit"));
+        }
+        message.extend_from_slice(frame.payload);
+        if !frame.has_more() {
+            return Ok(Some(Bytes::from(message)));
+        }
+        self.bytes += message.len();
+        self.partial.insert(frame.stream, (frame_type, message));
+        if self.bytes > PARTIAL_BYTES_MAX || self.partial.len() > PARTIAL_STREAMS_MAX {
+            return Err(ConnectionError::Protocol("too much of unfinished messages"));
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::FLAG_MORE;
+
+    fn frame(stream: u32, more: bool, payload: &[u8]) -> Frame<'_> {
+        let flags = if more { FLAG_MORE } else { 0 };
+        Frame { frame_type: FrameType::RPC_CALL, flags, stream, payload }
+    }
+
+    #[test]
+    fn fragments_of_streams_interleave() {
+        let mut reassembly = Reassembly::default();
+        assert_eq!(reassembly.recv(&frame(1, true, b"ab")), Ok(None));
+        assert_eq!(reassembly.recv(&frame(3, true, b"xy")), Ok(None));
+        assert_eq!(reassembly.recv(&frame(5, false, b"!")), Ok(Some(Bytes::from_static(b"!"))));
+        assert_eq!(reassembly.recv(&frame(1, false, b"c")), Ok(Some(Bytes::from_static(b"abc"))));
+        assert_eq!(reassembly.recv(&frame(3, false, b"z")), Ok(Some(Bytes::from_static(b"xyz"))));
+        assert_eq!(reassembly.bytes, 0);
+    }
+
+    #[test]
+    fn refuses_over_the_limits() {
+        let piece = vec![0; 16_384];
+        let mut reassembly = Reassembly::default();
+        for _ in 0..MESSAGE_MAX / piece.len() {
+            assert_eq!(reassembly.recv(&frame(1, true, &piece)), Ok(None));
+        }
+        assert_eq!(reassembly.bytes, MESSAGE_MAX);
+        let over = reassembly.recv(&frame(1, false, b"x"));
+        assert_eq!(over, Err(ConnectionError::Protocol("a message over its limit")));
+
+        let mut reassembly = Reassembly::default();
+        let result = (0..).map(|n| reassembly.recv(&frame(n * 2 + 1, true, b"x"))).find(Result::is_err);
+        assert_eq!(result, Some(Err(ConnectionError::Protocol("too much of unfinished messages"))));
+    }
+
+    #[test]
+    fn refuses_a_fragment_of_another_type() {
+        let mut reassembly = Reassembly::default();
+        reassembly.recv(&frame(1, true, b"x")).unwrap();
+        let other = Frame { frame_type: FrameType::SUBSCRIBE, flags: 0, stream: 1, payload: b"y" };
+        assert!(reassembly.recv(&other).is_err());
+    }
+}

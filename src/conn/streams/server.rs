@@ -1,0 +1,390 @@
+//! The server's view of the streams that a client opens.
+//!
+//! ```text
+//!            RPC_CALL                RPC_RESPONSE | RPC_ERROR
+//!   idle ───────────────▶ Call ──────────────────────────────▶ closed
+//!            SUBSCRIBE               UNSUBSCRIBE | RPC_ERROR
+//!   idle ───────────────▶ Subscription ──────────────────────▶ closed
+//! ```
+//! A message in fragments is `Receiving` until its last one. Frames of the client on a closed stream crossed the
+//! server's answer on the way and are ignored; on a stream it never opened they are a PROTOCOL_ERROR.
+
+use super::is_client_stream;
+use crate::conn::{ApiMisuse, ConnectionError, Limits, reassembly::Reassembly};
+use crate::wire::{
+    ErrorCode, FrameType,
+    control::Credit,
+    envelope::{Envelope, RpcCall, Subscribe},
+    frame::Frame,
+    limits::CREDIT_MAX,
+};
+use bytes::Bytes;
+use std::collections::HashMap;
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Receiving,
+    Call,
+    /// Items that may be sent; at most [`CREDIT_MAX`].
+    Subscription {
+        credit: u32,
+    },
+}
+
+/// What a frame of the client amounts to.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::conn) enum Received {
+    /// More fragments are needed, or the frame came too late to matter.
+    Nothing,
+    Call(u32, RpcCall),
+    Subscribe(u32, Subscribe),
+    Cancel(u32),
+    Credit(u32),
+    /// To be answered with CANCELLED.
+    Unsubscribe(u32),
+    /// To be answered with this error: the stream is closed already.
+    Refuse(u32, ErrorCode, &'static str),
+}
+
+/// Every open stream; the counts are those of `streams`.
+#[derive(Debug)]
+pub(in crate::conn) struct ServerStreams {
+    streams: HashMap<u32, State>,
+    /// The highest stream the client has opened.
+    last: u32,
+    calls: u16,
+    subscriptions: u16,
+    calls_max: u16,
+    subscriptions_max: u16,
+    partial: Reassembly,
+    /// After GOAWAY: the last stream that was taken.
+    going_away_after: Option<u32>,
+}
+
+impl ServerStreams {
+    pub(in crate::conn) fn new(limits: &Limits) -> Self {
+        Self {
+            streams: HashMap::new(),
+            last: 0,
+            calls: 0,
+            subscriptions: 0,
+            calls_max: limits.calls_max,
+            subscriptions_max: limits.subscriptions_max,
+            partial: Reassembly::default(),
+            going_away_after: None,
+        }
+    }
+
+    /// Takes no stream that opens after this; gives the last one that was taken.
+    pub(in crate::conn) fn go_away(&mut self) -> u32 {
+        *self.going_away_after.get_or_insert(self.last)
+    }
+
+    pub(in crate::conn) fn open(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Takes a frame of a stream.
+    pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        match frame.frame_type {
+            FrameType::RPC_CALL | FrameType::SUBSCRIBE => self.recv_opening(frame),
+            FrameType::RPC_CANCEL => self.recv_cancel(frame),
+            FrameType::UNSUBSCRIBE => self.recv_unsubscribe(frame),
+            FrameType::CREDIT => self.recv_credit(frame),
+            _ => Err(ConnectionError::Protocol("a frame that a client does not send")),
+        }
+    }
+
+    fn recv_opening(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        let stream = frame.stream;
+        match self.streams.get(&stream) {
+            Some(State::Receiving) => {}
+            Some(_) => return Err(ConnectionError::Protocol("a stream is opened twice")),
+            None => {
+                if !is_client_stream(stream) {
+                    return Err(ConnectionError::Protocol("a client opens odd streams"));
+                }
+                if stream <= self.last {
+                    return Err(ConnectionError::Protocol("a stream number is used again"));
+                }
+                self.last = stream;
+            }
+        }
+        let Some(message) = self.partial.recv(frame)? else {
+            self.streams.insert(stream, State::Receiving);
+            return Ok(Received::Nothing);
+        };
+        self.streams.remove(&stream);
+        Ok(self.admit(frame.frame_type, stream, &message))
+    }
+
+    fn admit(&mut self, frame_type: FrameType, stream: u32, message: &Bytes) -> Received {
+        if self.going_away_after.is_some_and(|last| stream > last) {
+            return Received::Refuse(stream, ErrorCode::GOING_AWAY, "the server is shutting down");
+        }
+        if frame_type == FrameType::RPC_CALL {
+            if self.calls >= self.calls_max {
+                return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight");
+            }
+            let Ok(call) = RpcCall::decode(message) else {
+                return Received::Refuse(
+                    stream,
+                    ErrorCode::INVALID_REQUEST,
+                    "the call is not a valid RpcCall",
+                );
+            };
+            self.calls += 1;
+            self.streams.insert(stream, State::Call);
+            Received::Call(stream, call)
+        } else {
+            if self.subscriptions >= self.subscriptions_max {
+                return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many subscriptions");
+            }
+            let subscribe = match Subscribe::decode(message) {
+                Ok(subscribe) if subscribe.credit <= CREDIT_MAX => subscribe,
+                _ => {
+                    let reason = "the subscription is not a valid Subscribe";
+                    return Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason);
+                }
+            };
+            self.subscriptions += 1;
+            self.streams.insert(stream, State::Subscription { credit: subscribe.credit });
+            Received::Subscribe(stream, subscribe)
+        }
+    }
+
+    fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        expect_empty(frame)?;
+        match self.streams.get(&frame.stream) {
+            Some(State::Call) => Ok(Received::Cancel(frame.stream)),
+            Some(State::Subscription { .. }) => {
+                Err(ConnectionError::Protocol("RPC_CANCEL on a subscription"))
+            }
+            Some(State::Receiving) => Err(ConnectionError::Protocol("RPC_CANCEL inside a message")),
+            None => self.late(frame.stream),
+        }
+    }
+
+    fn recv_unsubscribe(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        expect_empty(frame)?;
+        match self.streams.get(&frame.stream) {
+            Some(State::Subscription { .. }) => {
+                self.close(frame.stream);
+                Ok(Received::Unsubscribe(frame.stream))
+            }
+            Some(_) => Err(ConnectionError::Protocol("UNSUBSCRIBE on a call")),
+            None => self.late(frame.stream),
+        }
+    }
+
+    fn recv_credit(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        let Credit(items) = Credit::decode(frame.payload)?;
+        match self.streams.get_mut(&frame.stream) {
+            Some(State::Subscription { credit }) => {
+                *credit = credit
+                    .checked_add(items)
+                    .filter(|sum| *sum <= CREDIT_MAX)
+                    .ok_or(ConnectionError::Protocol("more credit than fits"))?;
+                Ok(Received::Credit(frame.stream))
+            }
+            Some(_) => Err(ConnectionError::Protocol("CREDIT on a call")),
+            None => self.late(frame.stream),
+        }
+    }
+
+    /// A frame on a stream that is not open: late, or never opened.
+    fn late(&self, stream: u32) -> Result<Received, ConnectionError> {
+        if is_client_stream(stream) && stream <= self.last {
+            Ok(Received::Nothing)
+        } else {
+            Err(ConnectionError::Protocol("a frame on a stream that was never opened"))
+        }
+    }
+
+    /// Ends a call: its answer goes out.
+    pub(in crate::conn) fn end_call(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get(&stream) {
+            Some(State::Call) => {
+                self.close(stream);
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    /// Ends a subscription, or says that it is over already.
+    pub(in crate::conn) fn end_subscription(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get(&stream) {
+            Some(State::Subscription { .. }) => {
+                self.close(stream);
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    /// Items that may be sent on a subscription; `None` when there is no such subscription.
+    pub(in crate::conn) fn credit(&self, stream: u32) -> Option<u32> {
+        match self.streams.get(&stream) {
+            Some(State::Subscription { credit }) => Some(*credit),
+            _ => None,
+        }
+    }
+
+    /// Takes the credit of one item.
+    pub(in crate::conn) fn spend_credit(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Subscription { credit }) => {
+                *credit = credit.checked_sub(1).ok_or(ApiMisuse::NoCredit)?;
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    fn close(&mut self, stream: u32) {
+        match self.streams.remove(&stream) {
+            Some(State::Call) => self.calls -= 1,
+            Some(State::Subscription { .. }) => self.subscriptions -= 1,
+            Some(State::Receiving) | None => {}
+        }
+    }
+}
+
+fn expect_empty(frame: &Frame<'_>) -> Result<(), ConnectionError> {
+    if frame.payload.is_empty() {
+        Ok(())
+    } else {
+        Err(ConnectionError::Protocol("a payload on an empty frame"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{envelope::Overflow, frame::FLAG_MORE};
+    use flatbuffers::FlatBufferBuilder;
+
+    fn message(value: &impl Envelope) -> Vec<u8> {
+        value.encode(&mut FlatBufferBuilder::new()).to_vec()
+    }
+
+    fn call() -> Vec<u8> {
+        message(&RpcCall { method: "m".into(), ..RpcCall::default() })
+    }
+
+    fn subscribe(credit: u32) -> Vec<u8> {
+        message(&Subscribe {
+            table: "t".into(),
+            filter: Bytes::new(),
+            cursor: None,
+            snapshot: true,
+            overflow: Overflow::Close,
+            credit,
+        })
+    }
+
+    fn frame(frame_type: FrameType, stream: u32, payload: &[u8]) -> Frame<'_> {
+        Frame { frame_type, flags: 0, stream, payload }
+    }
+
+    /// Brings stream 1 into a state, and gives what one more frame on it does.
+    fn outcome(state: &str, frame_type: FrameType) -> String {
+        let mut streams = ServerStreams::new(&Limits::default());
+        let (call, subscribe) = (call(), subscribe(0));
+        match state {
+            "idle" => {}
+            "receiving" => {
+                let first = Frame { flags: FLAG_MORE, ..frame(FrameType::RPC_CALL, 1, &call[..4]) };
+                streams.recv(&first).unwrap();
+            }
+            "call" => drop(streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap()),
+            "subscription" => drop(streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe)).unwrap()),
+            _ => {
+                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                streams.end_call(1).unwrap();
+            }
+        }
+        let payload: &[u8] = match frame_type {
+            FrameType::RPC_CALL if state == "receiving" => &call[4..],
+            FrameType::RPC_CALL => &call,
+            FrameType::SUBSCRIBE => &subscribe,
+            FrameType::CREDIT => &[0, 0, 0, 1],
+            _ => &[],
+        };
+        match streams.recv(&frame(frame_type, 1, payload)) {
+            Ok(received) => format!("{received:?}").split('(').next().unwrap().to_owned(),
+            Err(error) => error.code().to_string(),
+        }
+    }
+
+    /// The whole state x event table of the specification ("Streams").
+    #[test]
+    fn state_event_table_server_stream() {
+        use FrameType as F;
+        let events = [F::RPC_CALL, F::SUBSCRIBE, F::RPC_CANCEL, F::UNSUBSCRIBE, F::CREDIT, F::EVENT];
+        let table: Vec<Vec<String>> = ["idle", "receiving", "call", "subscription", "closed"]
+            .iter()
+            .map(|state| events.iter().map(|event| outcome(state, *event)).collect())
+            .collect();
+        const E: &str = "PROTOCOL_ERROR";
+        assert_eq!(
+            table,
+            [
+                ["Call", "Subscribe", E, E, E, E],
+                ["Call", E, E, E, E, E],
+                [E, E, "Cancel", E, E, E],
+                [E, E, E, "Unsubscribe", "Credit", E],
+                [E, E, "Nothing", "Nothing", "Nothing", E],
+            ]
+        );
+    }
+
+    #[test]
+    fn even_and_descending_streams_are_refused() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        assert!(streams.recv(&frame(FrameType::RPC_CALL, 2, &call())).is_err());
+        streams.recv(&frame(FrameType::RPC_CALL, 5, &call())).unwrap();
+        assert!(streams.recv(&frame(FrameType::RPC_CALL, 3, &call())).is_err());
+    }
+
+    #[test]
+    fn limits_of_calls_and_subscriptions_refuse_the_stream_only() {
+        let limits = Limits { calls_max: 1, subscriptions_max: 1, ..Limits::default() };
+        let mut streams = ServerStreams::new(&limits);
+        let refused = |result| matches!(result, Ok(Received::Refuse(_, ErrorCode::RATE_LIMITED, _)));
+        streams.recv(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
+        assert!(refused(streams.recv(&frame(FrameType::RPC_CALL, 3, &call()))));
+        streams.recv(&frame(FrameType::SUBSCRIBE, 5, &subscribe(0))).unwrap();
+        assert!(refused(streams.recv(&frame(FrameType::SUBSCRIBE, 7, &subscribe(0)))));
+        streams.end_call(1).unwrap();
+        assert!(!refused(streams.recv(&frame(FrameType::RPC_CALL, 9, &call()))));
+    }
+
+    #[test]
+    fn credit_is_spent_added_and_bounded() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
+        streams.spend_credit(1).unwrap();
+        assert_eq!(streams.spend_credit(1), Err(ApiMisuse::NoCredit));
+        streams.recv(&frame(FrameType::CREDIT, 1, &CREDIT_MAX.to_be_bytes())).unwrap();
+        assert_eq!(streams.credit(1), Some(CREDIT_MAX));
+        assert!(streams.recv(&frame(FrameType::CREDIT, 1, &[0, 0, 0, 1])).is_err());
+    }
+
+    #[test]
+    fn after_go_away_new_streams_are_refused() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        streams.recv(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
+        assert_eq!(streams.go_away(), 1);
+        let refused = streams.recv(&frame(FrameType::RPC_CALL, 3, &call())).unwrap();
+        assert!(matches!(refused, Received::Refuse(3, ErrorCode::GOING_AWAY, _)));
+    }
+
+    #[test]
+    fn an_envelope_that_does_not_verify_refuses_the_stream_only() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        let refused = streams.recv(&frame(FrameType::RPC_CALL, 1, b"garbage"));
+        assert!(matches!(refused, Ok(Received::Refuse(1, ErrorCode::INVALID_REQUEST, _))));
+    }
+}

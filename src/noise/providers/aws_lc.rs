@@ -1,0 +1,82 @@
+//! AWS-LC through `aws-lc-rs`: assembly for the ciphers and for the curve.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::noise::provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptError, DhError};
+use crate::noise::{DHLEN, KEYLEN, NONCELEN, TAGLEN};
+
+/// The provider of the daemon. AWS-LC clears its own copies of keys when they are freed.
+pub fn aws_lc() -> &'static dyn CryptoProvider {
+    &AwsLc
+}
+
+#[derive(Debug)]
+struct AwsLc;
+
+impl AwsLc {
+    fn private_key(secret: &[u8; DHLEN]) -> PrivateKey {
+        PrivateKey::from_private_key(&X25519, secret)
+            .expect("every string of 32 bytes is an X25519 private key")
+    }
+}
+
+impl CryptoProvider for AwsLc {
+    fn name(&self) -> &'static str {
+        "aws_lc"
+    }
+
+    fn aead(&self, algorithm: CipherAlgorithm, key: &[u8; KEYLEN]) -> Box<dyn AeadKey> {
+        let algorithm = match algorithm {
+            CipherAlgorithm::ChaChaPoly => &CHACHA20_POLY1305,
+            CipherAlgorithm::AesGcm => &AES_256_GCM,
+        };
+        let key = UnboundKey::new(algorithm, key).expect("both ciphers take every key of 32 bytes");
+        Box::new(Key(LessSafeKey::new(key)))
+    }
+
+    fn dh(&self, secret: &[u8; DHLEN], public: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
+        // AWS-LC itself fails on an all-zero result, after the whole computation; all other inputs succeed.
+        let peer = UnparsedPublicKey::new(&X25519, public.as_slice());
+        agree(&Self::private_key(secret), peer, DhError, |shared| {
+            let mut output = Zeroizing::new([0; DHLEN]);
+            output.copy_from_slice(shared);
+            Ok(output)
+        })
+    }
+
+    fn public_key(&self, secret: &[u8; DHLEN]) -> [u8; DHLEN] {
+        let public =
+            Self::private_key(secret).compute_public_key().expect("a private key has its public key");
+        public.as_ref().try_into().expect("an X25519 public key has 32 bytes")
+    }
+}
+
+/// "Less safe" because it lets the caller choose the nonce: a Noise nonce is the counter of a `CipherState`.
+struct Key(LessSafeKey);
+
+impl AeadKey for Key {
+    fn seal_in_place(&self, nonce: &[u8; NONCELEN], ad: &[u8], in_out: &mut [u8]) -> [u8; TAGLEN] {
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(ad), in_out)
+            .expect("the plaintext is shorter than the cipher's limit of tens of gigabytes");
+        tag.as_ref().try_into().expect("the tag of both ciphers has 16 bytes")
+    }
+
+    fn open_in_place(
+        &self,
+        nonce: &[u8; NONCELEN],
+        ad: &[u8],
+        in_out: &mut [u8],
+        tag: &[u8; TAGLEN],
+    ) -> Result<(), DecryptError> {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let opened = self.0.open_in_place_separate_tag(nonce, Aad::from(ad), tag, in_out).map(|_| ());
+        opened.map_err(|_| {
+            in_out.zeroize();
+            DecryptError
+        })
+    }
+}

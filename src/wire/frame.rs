@@ -1,0 +1,137 @@
+//! Frames: `type u8 | flags u8 | stream u32 | length u16 | payload` (specification, "Frames").
+
+use super::{
+    DecodeError, FrameType, Reader,
+    limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX},
+};
+
+/// More fragments of this message follow.
+pub const FLAG_MORE: u8 = 0x01;
+/// This HEARTBEAT is an echo.
+pub const FLAG_ACK: u8 = 0x02;
+
+/// One frame, its payload borrowed from the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// What it is; always one of the registry's types.
+    pub frame_type: FrameType,
+    /// MORE or ACK; only where the type has them.
+    pub flags: u8,
+    /// The stream, or 0 for the connection.
+    pub stream: u32,
+    /// At most [`FRAME_PAYLOAD_MAX`] bytes.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Frame<'a> {
+    /// Takes one frame off the front of a record's plaintext.
+    ///
+    /// # Errors
+    /// An unknown type, a flag the type does not have, a stream where there is none or none where there must be one, a
+    /// payload over its limit, an empty fragment, or an input that ends early.
+    pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let frame_type = FrameType(reader.u8("frame type")?);
+        let flags = reader.u8("frame flags")?;
+        let stream = reader.u32("frame stream")?;
+        let length = usize::from(reader.u16("frame length")?);
+        if frame_type.name().is_none() {
+            return Err(DecodeError::UnknownFrameType(frame_type.0));
+        }
+        if flags & !allowed_flags(frame_type) != 0 {
+            return Err(DecodeError::InvalidFlags { frame_type: frame_type.0, flags });
+        }
+        if (stream == 0) != frame_type.on_connection() {
+            return Err(DecodeError::InvalidValue("frame stream"));
+        }
+        if length > FRAME_PAYLOAD_MAX {
+            return Err(DecodeError::TooLong("frame"));
+        }
+        let payload = reader.take(length, "frame payload")?;
+        if flags & FLAG_MORE != 0 && payload.is_empty() {
+            return Err(DecodeError::InvalidValue("empty fragment"));
+        }
+        Ok(Self { frame_type, flags, stream, payload })
+    }
+
+    /// Appends the frame to `out`.
+    ///
+    /// # Panics
+    /// When the payload is longer than [`FRAME_PAYLOAD_MAX`]: a caller's fault, never a peer's.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        assert!(self.payload.len() <= FRAME_PAYLOAD_MAX, "a sender cuts messages into frames");
+        let length = u16::try_from(self.payload.len()).expect("FRAME_PAYLOAD_MAX fits u16");
+        out.push(self.frame_type.0);
+        out.push(self.flags);
+        out.extend_from_slice(&self.stream.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(self.payload);
+    }
+
+    /// Bytes that [`encode`](Self::encode) appends.
+    pub fn encoded_len(&self) -> usize {
+        FRAME_HEAD_LEN + self.payload.len()
+    }
+
+    /// Whether more fragments of the same message follow.
+    pub fn has_more(&self) -> bool {
+        self.flags & FLAG_MORE != 0
+    }
+}
+
+fn allowed_flags(frame_type: FrameType) -> u8 {
+    match frame_type {
+        FrameType::HEARTBEAT => FLAG_ACK,
+        _ if frame_type.may_fragment() => FLAG_MORE,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(bytes: &[u8]) -> Result<Frame<'_>, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let frame = Frame::decode(&mut reader)?;
+        reader.finish("frame")?;
+        Ok(frame)
+    }
+
+    #[test]
+    fn has_the_layout_of_the_specification() {
+        let frame = Frame { frame_type: FrameType::RPC_CALL, flags: FLAG_MORE, stream: 7, payload: b"xyz" };
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        //                  type  flags stream      length payload
+        assert_eq!(bytes, [0x10, 0x01, 0, 0, 0, 7, 0, 3, b'x', b'y', b'z']);
+        assert_eq!(bytes.len(), frame.encoded_len());
+        assert_eq!(decode(&bytes), Ok(frame));
+    }
+
+    #[test]
+    fn refuses_what_the_specification_does_not_allow() {
+        assert_eq!(decode(&[0x77, 0, 0, 0, 0, 1, 0, 0]), Err(DecodeError::UnknownFrameType(0x77)));
+        assert_eq!(
+            decode(&[0x13, 1, 0, 0, 0, 1, 0, 0]),
+            Err(DecodeError::InvalidFlags { frame_type: 0x13, flags: 1 })
+        );
+        assert_eq!(
+            decode(&[0x10, 0x80, 0, 0, 0, 1, 0, 0]),
+            Err(DecodeError::InvalidFlags { frame_type: 0x10, flags: 0x80 })
+        );
+        assert_eq!(decode(&[0x10, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeError::InvalidValue("frame stream")));
+        assert_eq!(decode(&[0x30, 0, 0, 0, 0, 1, 0, 0]), Err(DecodeError::InvalidValue("frame stream")));
+        assert_eq!(decode(&[0x10, 1, 0, 0, 0, 1, 0, 0]), Err(DecodeError::InvalidValue("empty fragment")));
+        assert_eq!(decode(&[0x10, 0, 0, 0, 0, 1, 0x40, 1]), Err(DecodeError::TooLong("frame")));
+        assert_eq!(decode(&[0x10, 0, 0, 0, 0, 1, 0, 2, 9]), Err(DecodeError::Truncated("frame payload")));
+    }
+
+    #[test]
+    fn every_cut_is_truncated() {
+        let mut bytes = Vec::new();
+        Frame { frame_type: FrameType::EVENT, flags: 0, stream: 1, payload: b"abcdef" }.encode(&mut bytes);
+        for len in 0..bytes.len() {
+            assert!(matches!(decode(&bytes[..len]), Err(DecodeError::Truncated(_))), "{len}");
+        }
+    }
+}
