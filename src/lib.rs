@@ -12,3 +12,6 @@ pub mod conn;
 pub mod noise;
 pub mod primitives;
 pub mod wire;
+
+#[cfg(feature = "server")]
+pub mod store;

@@ -1,0 +1,125 @@
+//! What can go wrong in the store, in two kinds: [`StoreError`] may be shown to a peer, [`StartError`] is for the
+//! operator who starts the daemon.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// Why an operation on the store did not give its result. Nothing in it comes from Postgres: no text of a statement, no
+/// DETAIL, no value of a document, so it can be shown to a peer as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// No such table, or no such document where one is needed.
+    #[error("not found")]
+    NotFound,
+    /// The version is not the expected one, or another writer holds the document. Nothing was written.
+    #[error("another write came first")]
+    Conflict,
+    /// There is one already.
+    #[error("it exists already")]
+    AlreadyExists,
+    /// The arguments are not what the operation takes. The text is our own.
+    #[error("{0}")]
+    InvalidInput(String),
+    /// The document is longer than [`DOCUMENT_LEN_MAX`](super::DOCUMENT_LEN_MAX).
+    #[error("the document is too large")]
+    TooLarge,
+    /// The database cannot take the statement now. It was not run.
+    #[error("the database is not available")]
+    Unavailable {
+        /// How long the caller does well to wait.
+        retry_after: Duration,
+    },
+    /// The statement ran into its time limit and was rolled back.
+    #[error("the database took too long")]
+    Timeout,
+    /// The connection broke after a write was sent: it was done or it was not.
+    #[error("the connection to the database broke: the write may or may not have happened")]
+    UnknownOutcome,
+    /// A fault of ours or of the database; the log has it.
+    #[error("internal error")]
+    Internal,
+}
+
+impl StoreError {
+    /// An [`StoreError::InvalidInput`] with a message of our own.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::InvalidInput(message.into())
+    }
+}
+
+/// Why the store did not start. For the operator: it names settings and what Postgres said.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Postgres was not reached, or did not let us in.
+    #[error("Postgres cannot be reached: {0}")]
+    Unreachable(String),
+    /// The server is older than the features that the store is built on.
+    #[error("this is Postgres {found}; raystream needs {least} or newer")]
+    TooOld {
+        /// `server_version` of the server.
+        found: String,
+        /// The least major version.
+        least: u32,
+    },
+    /// JSON is Unicode: a database in another encoding cannot hold all of it.
+    #[error("the database has the encoding {found}; raystream needs UTF8")]
+    NotUtf8 {
+        /// `server_encoding`.
+        found: String,
+    },
+    /// A committed write could be lost, so no write could be acknowledged.
+    #[error(
+        "Postgres runs with {setting} = {value}: it acknowledges writes that a crash can lose. Set it to `on`, or allow \
+         it with the option unsafe_durability"
+    )]
+    NotDurable {
+        /// The setting at fault.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The schema in the database and this program do not fit together.
+    #[error(transparent)]
+    Migration(#[from] MigrationError),
+    /// A statement that the start needs failed.
+    #[error("Postgres refused a statement of the start: {0}")]
+    Refused(String),
+}
+
+/// Why the schema was left as it is.
+#[derive(Debug, Error)]
+pub enum MigrationError {
+    /// The database was migrated by a newer program.
+    #[error("the database has migration {found}, and this program knows only {known}: use a newer raystream")]
+    Newer {
+        /// The highest number in the database.
+        found: i32,
+        /// The highest number this program has.
+        known: i32,
+    },
+    /// A migration that was applied is not the one that this program has under that number.
+    #[error("migration {number} ({name}) in the database differs from the one of this program")]
+    Changed {
+        /// Its number.
+        number: i32,
+        /// Its name.
+        name: String,
+    },
+    /// The database lacks a migration below the highest that was applied.
+    #[error("migration {number} is missing in the database although a later one was applied")]
+    Missing {
+        /// Its number.
+        number: i32,
+    },
+    /// A migration failed and was rolled back.
+    #[error("migration {number} ({name}) failed and was rolled back: {message}")]
+    Failed {
+        /// Its number.
+        number: i32,
+        /// Its name.
+        name: String,
+        /// What Postgres said.
+        message: String,
+    },
+}

@@ -1,0 +1,130 @@
+//! JSON text that passes between the wire and jsonb without being parsed here.
+
+use std::error::Error;
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use super::error::StoreError;
+use super::types::{DOCUMENT_DEPTH_MAX, DOCUMENT_LEN_MAX};
+
+/// The version byte of the binary form of jsonb; the text follows it (`jsonb_recv` in Postgres).
+const JSONB_VERSION: u8 = 1;
+
+/// JSON text. Making one checks nothing: what a caller gave is checked before it is stored ([`Json::check`]), and
+/// whether it is JSON at all is Postgres' own judgement.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Bytes);
+
+impl Json {
+    /// JSON from its text.
+    pub fn new(text: impl Into<Bytes>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The text, shared and not copied.
+    pub fn into_bytes(self) -> Bytes {
+        self.0
+    }
+
+    /// Refuses what must not reach the database.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] above [`DOCUMENT_LEN_MAX`]; [`StoreError::InvalidInput`] when it is no UTF-8, is nested
+    /// deeper than [`DOCUMENT_DEPTH_MAX`], or has the character U+0000, which jsonb cannot hold.
+    pub fn check(&self) -> Result<(), StoreError> {
+        if self.0.len() > DOCUMENT_LEN_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        if std::str::from_utf8(&self.0).is_err() {
+            return Err(StoreError::invalid("the JSON is not UTF-8"));
+        }
+        let mut depth = 0_usize;
+        let mut bytes = self.0.iter().copied();
+        while let Some(byte) = bytes.next() {
+            match byte {
+                b'"' => skip_string(&mut bytes)?,
+                b'[' | b'{' => {
+                    depth += 1;
+                    if depth > DOCUMENT_DEPTH_MAX {
+                        return Err(StoreError::invalid(format!(
+                            "the JSON is nested deeper than {DOCUMENT_DEPTH_MAX} levels"
+                        )));
+                    }
+                }
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                0 => return Err(zero_character()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Passes over the rest of a string whose opening quote was read. An open string is left for Postgres to refuse.
+fn skip_string(bytes: &mut impl Iterator<Item = u8>) -> Result<(), StoreError> {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return Ok(()),
+            0 => return Err(zero_character()),
+            b'\\' => {
+                if bytes.next() == Some(b'u')
+                    && bytes.by_ref().take(4).filter(|digit| *digit == b'0').count() == 4
+                {
+                    return Err(zero_character());
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The refusal of U+0000.
+fn zero_character() -> StoreError {
+    StoreError::invalid("the character U+0000 cannot be stored")
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A document does not belong in a log.
+        write!(f, "Json({} bytes)", self.0.len())
+    }
+}
+
+impl ToSql for Json {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.put_u8(JSONB_VERSION);
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+
+    to_sql_checked!();
+}
+
+impl<'a> FromSql<'a> for Json {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        // A page is measured as text in Postgres, and then sent as such.
+        if *ty == Type::TEXT {
+            return Ok(Self(Bytes::copy_from_slice(raw)));
+        }
+        match raw.split_first() {
+            Some((&JSONB_VERSION, text)) => Ok(Self(Bytes::copy_from_slice(text))),
+            _ => Err("unknown version of the binary form of jsonb".into()),
+        }
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB || *ty == Type::TEXT
+    }
+}

@@ -1,0 +1,152 @@
+//! Documents in Postgres (floor 3): tables of JSON documents with versions, each write in the change log.
+//!
+//! Isolation is Postgres' own: every operation is one statement in one transaction of its own, and a success is answered
+//! only after that transaction was committed. A [`Store`] is a handle; clones share its connections.
+
+pub(crate) mod base64url;
+mod connection;
+mod documents;
+mod error;
+mod ids;
+mod json;
+mod migrate;
+mod page_cursor;
+mod pool;
+mod query;
+mod session;
+mod sqlstate;
+mod statements;
+mod tables;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_postgres::Config;
+
+use ids::IdSource;
+use pool::Group;
+use session::Access;
+use tables::TableCache;
+
+pub use error::{MigrationError, StartError, StoreError};
+pub use json::Json;
+pub use types::{
+    DOCUMENT_DEPTH_MAX, DOCUMENT_ID_LEN_MAX, DOCUMENT_LEN_MAX, Document, DocumentId, ORDER_PATH_LEN_MAX,
+    Order, Page, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_PAGE_LEN_MAX, Query, TABLE_NAME_LEN_MAX,
+    TableInfo, TableName, TablePtr, Writer,
+};
+
+/// How a store is set up.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Where Postgres is and who we are there.
+    pub config: Config,
+    /// Connections for reads. A reader never waits for a writer's row lock, so a few are enough.
+    pub read_connections: usize,
+    /// Connections for writes. A statement that waits for a row lock holds up those behind it on its connection.
+    pub write_connections: usize,
+    /// The most statements that may be on their way to Postgres or wait for it, for reads and for writes each.
+    pub waiting_max: usize,
+    /// The most bytes of parameters of these statements, for reads and for writes each.
+    pub waiting_bytes_max: usize,
+    /// How long Postgres may work on one statement.
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for a lock of another writer.
+    pub lock_timeout: Duration,
+    /// Makes a table at the first write to it.
+    pub create_tables: bool,
+    /// Accepts a Postgres that acknowledges writes which a crash can lose.
+    pub unsafe_durability: bool,
+}
+
+impl StoreOptions {
+    /// The defaults, for a Postgres.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            read_connections: 2,
+            write_connections: 4,
+            waiting_max: 1_024,
+            waiting_bytes_max: 64 * 1024 * 1024,
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(2),
+            create_tables: false,
+            unsafe_durability: false,
+        }
+    }
+}
+
+/// The store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    options: StoreOptions,
+    reads: Arc<Group>,
+    writes: Arc<Group>,
+    tables: TableCache,
+    ids: IdSource,
+    written: Arc<Notify>,
+}
+
+/// How long the first connections may take after the server was found good.
+const START_WAIT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Connects, checks the server, and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong with the server or the database.
+    pub async fn connect(options: StoreOptions) -> Result<Self, StartError> {
+        let mut setup = session::open(&options, Access::Setup).await?;
+        migrate::migrate(&mut setup.client).await?;
+        drop(setup);
+
+        let written = Arc::new(Notify::new());
+        let start = |access, count| Group::start(&options, access, count, Arc::clone(&written));
+        let reads = start(Access::Read, options.read_connections);
+        let writes = start(Access::Write, options.write_connections);
+        for group in [&reads, &writes] {
+            group.wait_live(START_WAIT).await.map_err(|_| {
+                StartError::Unreachable("the connections of the pool were not made; the log says why".into())
+            })?;
+        }
+        let (tables, ids) = (TableCache::default(), IdSource::default());
+        Ok(Self(Arc::new(Inner { options, reads, writes, tables, ids, written })))
+    }
+
+    /// Where Postgres is: for those who need a connection of their own (a transaction, LISTEN).
+    pub fn postgres_config(&self) -> &Config {
+        &self.0.options.config
+    }
+
+    /// What the store was set up with.
+    pub fn options(&self) -> &StoreOptions {
+        &self.0.options
+    }
+
+    /// Says that something was written: after each own write the store calls it. Wakes one waiter of
+    /// [`Store::woken`], at once or at its next call.
+    pub fn wake(&self) {
+        self.0.written.notify_one();
+    }
+
+    /// Waits until something was written through this store since the last return.
+    pub async fn woken(&self) {
+        self.0.written.notified().await;
+    }
+
+    /// Whether reads and writes have a live connection each.
+    pub fn is_ready(&self) -> bool {
+        self.0.reads.is_live() && self.0.writes.is_live()
+    }
+
+    /// Takes no further statements, waits for those that run, and closes the connections.
+    pub async fn close(&self) {
+        let longest = self.0.options.statement_timeout;
+        tokio::join!(self.0.writes.close(longest), self.0.reads.close(longest));
+    }
+}
