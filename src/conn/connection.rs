@@ -530,7 +530,6 @@ impl Connection {
     }
 
     fn fail(&mut self, error: ConnectionError) -> Result<(), ConnectionError> {
-        self.events.clear();
         if let Phase::Open(session) = &mut self.phase {
             session.outbound.clear();
         }
