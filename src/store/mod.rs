@@ -6,6 +6,7 @@
 pub(crate) mod base64url;
 mod connection;
 mod documents;
+pub mod embedded;
 mod error;
 mod ids;
 mod json;
