@@ -10,7 +10,7 @@ use crate::noise::{DHLEN, KEYLEN, NONCELEN, TAGLEN};
 /// The provider of the daemon. AWS-LC clears its own copies of keys when they are freed.
 ///
 /// Medians of `cargo bench --bench noise` on one x86-64 core with AVX2, and how many times faster than
-/// [`rust_crypto`](super::rust_crypto) that is:
+/// [`rust_crypto`](super::rust_crypto()) that is:
 ///
 /// | | `rust_crypto` | `aws_lc` | ratio |
 /// |---|---|---|---|
