@@ -1,5 +1,7 @@
-//! Operations on one document.
+//! Operations on one document. Each is one statement, so that it is done whole or not at all.
 
+use super::statements::{Operation, Param};
+use super::tables::column;
 use super::{Document, DocumentId, Json, Store, StoreError, TableName, Writer};
 
 impl Store {
@@ -8,15 +10,18 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn get(&self, table: &TableName, id: &DocumentId) -> Result<Option<Document>, StoreError> {
-        let _ = (table, id);
-        Err(StoreError::Internal)
+        let params = || -> (Vec<Param>, usize) { (vec![Box::new(id.as_str().to_owned())], 0) };
+        let rows = self.on_table(table, Operation::Get, params).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Document { id: id.clone(), data: column(row, 0)?, version: column(row, 1)? }))
     }
 
     /// Writes a document whole, live again if it was deleted, and answers its new version. With `if_version` only when
     /// the live document has that version; 0 is: only when there is no live document.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the version is another.
+    /// [`StoreError::Conflict`] when the version is another. [`StoreError::TooLarge`], [`StoreError::InvalidInput`] for
+    /// data that cannot be stored.
     pub async fn set(
         &self,
         writer: Writer<'_>,
@@ -25,11 +30,26 @@ impl Store {
         data: Json,
         if_version: Option<i64>,
     ) -> Result<i64, StoreError> {
-        let _ = (writer, table, id, data, if_version);
-        Err(StoreError::Internal)
+        data.check()?;
+        let operation = match if_version {
+            None => Operation::Set,
+            Some(0) => Operation::SetNew,
+            Some(1..) => Operation::SetVersion,
+            Some(_) => return Err(StoreError::invalid("a version is not negative")),
+        };
+        let params = || {
+            let (mut params, len) = written(writer, id, &data);
+            if let Some(version @ 1..) = if_version {
+                params.push(Box::new(version));
+            }
+            (params, len)
+        };
+        let rows = self.on_table(table, operation, params).await?;
+        column(rows.first().ok_or(StoreError::Conflict)?, 0)
     }
 
-    /// Merges a patch into a live document (RFC 7386) and answers the new version.
+    /// Merges a patch into a live document (RFC 7386) and answers the new version. A patch that is no object replaces
+    /// the document.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] when there is no live document.
@@ -40,54 +60,78 @@ impl Store {
         id: &DocumentId,
         patch: Json,
     ) -> Result<i64, StoreError> {
-        let _ = (writer, table, id, patch);
-        Err(StoreError::Internal)
+        patch.check()?;
+        let rows = self.on_table(table, Operation::Update, || written(writer, id, &patch)).await?;
+        column(rows.first().ok_or(StoreError::NotFound)?, 0)
     }
 
     /// Deletes a document. Answers whether there was a live one.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::NotFound`] when there is no such table.
     pub async fn delete(
         &self,
         writer: Writer<'_>,
         table: &TableName,
         id: &DocumentId,
     ) -> Result<bool, StoreError> {
-        let _ = (writer, table, id);
-        Err(StoreError::Internal)
+        let params = || -> (Vec<Param>, usize) {
+            (vec![Box::new(id.as_str().to_owned()), Box::new(writer.principal.to_owned())], 0)
+        };
+        let rows = self.on_table(table, Operation::Delete, params).await?;
+        Ok(!rows.is_empty())
     }
 
-    /// Appends a document under a new, time-ordered id and answers that.
+    /// Appends a document under a new, time-ordered id (UUID version 7) and answers that.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::TooLarge`], [`StoreError::InvalidInput`] for data that cannot be stored.
     pub async fn push(
         &self,
         writer: Writer<'_>,
         table: &TableName,
         data: Json,
     ) -> Result<DocumentId, StoreError> {
-        let _ = (writer, table, data);
-        Err(StoreError::Internal)
+        data.check()?;
+        let id = DocumentId::stored(self.0.ids.next()?);
+        self.on_table(table, Operation::Push, || written(writer, &id, &data)).await?;
+        Ok(id)
     }
 
-    /// Takes the last document out of the table: the one that was inserted last and is not being written by another.
-    /// Two callers never get the same one.
+    /// Takes the last document out of the table: the one that was inserted last and that no other writer holds. Two
+    /// callers never get the same one.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::NotFound`] when there is no such table.
     pub async fn pop(&self, writer: Writer<'_>, table: &TableName) -> Result<Option<Document>, StoreError> {
-        let _ = (writer, table);
-        Err(StoreError::Internal)
+        self.take(writer, table, Operation::Pop).await
     }
 
     /// Takes the first document out of the table; otherwise like [`Store::pop`].
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::NotFound`] when there is no such table.
     pub async fn shift(&self, writer: Writer<'_>, table: &TableName) -> Result<Option<Document>, StoreError> {
-        let _ = (writer, table);
-        Err(StoreError::Internal)
+        self.take(writer, table, Operation::Shift).await
     }
+
+    async fn take(
+        &self,
+        writer: Writer<'_>,
+        table: &TableName,
+        operation: Operation,
+    ) -> Result<Option<Document>, StoreError> {
+        let params = || -> (Vec<Param>, usize) { (vec![Box::new(writer.principal.to_owned())], 0) };
+        let rows = self.on_table(table, operation, params).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let id = DocumentId::stored(column(row, 0)?);
+        Ok(Some(Document { id, data: column(row, 1)?, version: column(row, 2)? }))
+    }
+}
+
+/// The parameters of a write: id, JSON, principal. And about their length.
+fn written(writer: Writer<'_>, id: &DocumentId, data: &Json) -> (Vec<Param>, usize) {
+    let params: Vec<Param> =
+        vec![Box::new(id.as_str().to_owned()), Box::new(data.clone()), Box::new(writer.principal.to_owned())];
+    (params, data.as_bytes().len())
 }

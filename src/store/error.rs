@@ -62,6 +62,12 @@ pub enum StartError {
         /// The least major version.
         least: u32,
     },
+    /// JSON is Unicode: a database in another encoding cannot hold all of it.
+    #[error("the database has the encoding {found}; raystream needs UTF8")]
+    NotUtf8 {
+        /// `server_encoding`.
+        found: String,
+    },
     /// A committed write could be lost, so no write could be acknowledged.
     #[error(
         "Postgres runs with {setting} = {value}: it acknowledges writes that a crash can lose. Set it to `on`, or allow \

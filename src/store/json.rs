@@ -113,7 +113,11 @@ impl ToSql for Json {
 }
 
 impl<'a> FromSql<'a> for Json {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+    fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn Error + Sync + Send>> {
+        // A page is measured as text in Postgres, and then sent as such.
+        if *ty == Type::TEXT {
+            return Ok(Self(Bytes::copy_from_slice(raw)));
+        }
         match raw.split_first() {
             Some((&JSONB_VERSION, text)) => Ok(Self(Bytes::copy_from_slice(text))),
             _ => Err("unknown version of the binary form of jsonb".into()),
@@ -121,6 +125,6 @@ impl<'a> FromSql<'a> for Json {
     }
 
     fn accepts(ty: &Type) -> bool {
-        *ty == Type::JSONB
+        *ty == Type::JSONB || *ty == Type::TEXT
     }
 }

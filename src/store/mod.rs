@@ -3,10 +3,20 @@
 //! Isolation is Postgres' own: every operation is one statement in one transaction of its own, and a success is answered
 //! only after that transaction was committed. A [`Store`] is a handle; clones share its connections.
 
+pub(crate) mod base64url;
+mod connection;
 mod documents;
+pub mod embedded;
 mod error;
+mod ids;
 mod json;
+mod migrate;
+mod page_cursor;
+mod pool;
 mod query;
+mod session;
+mod sqlstate;
+mod statements;
 mod tables;
 mod types;
 
@@ -15,6 +25,11 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_postgres::Config;
+
+use ids::IdSource;
+use pool::Group;
+use session::Access;
+use tables::TableCache;
 
 pub use error::{MigrationError, StartError, StoreError};
 pub use json::Json;
@@ -35,6 +50,8 @@ pub struct StoreOptions {
     pub write_connections: usize,
     /// The most statements that may be on their way to Postgres or wait for it, for reads and for writes each.
     pub waiting_max: usize,
+    /// The most bytes of parameters of these statements, for reads and for writes each.
+    pub waiting_bytes_max: usize,
     /// How long Postgres may work on one statement.
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock of another writer.
@@ -53,6 +70,7 @@ impl StoreOptions {
             read_connections: 2,
             write_connections: 4,
             waiting_max: 1_024,
+            waiting_bytes_max: 64 * 1024 * 1024,
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(2),
             create_tables: false,
@@ -68,8 +86,15 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     options: StoreOptions,
-    written: Notify,
+    reads: Arc<Group>,
+    writes: Arc<Group>,
+    tables: TableCache,
+    ids: IdSource,
+    written: Arc<Notify>,
 }
+
+/// How long the first connections may take after the server was found good.
+const START_WAIT: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Connects, checks the server, and brings the schema up to date.
@@ -77,7 +102,21 @@ impl Store {
     /// # Errors
     /// [`StartError`] says what is wrong with the server or the database.
     pub async fn connect(options: StoreOptions) -> Result<Self, StartError> {
-        Ok(Self(Arc::new(Inner { options, written: Notify::new() })))
+        let mut setup = session::open(&options, Access::Setup).await?;
+        migrate::migrate(&mut setup.client).await?;
+        drop(setup);
+
+        let written = Arc::new(Notify::new());
+        let start = |access, count| Group::start(&options, access, count, Arc::clone(&written));
+        let reads = start(Access::Read, options.read_connections);
+        let writes = start(Access::Write, options.write_connections);
+        for group in [&reads, &writes] {
+            group.wait_live(START_WAIT).await.map_err(|_| {
+                StartError::Unreachable("the connections of the pool were not made; the log says why".into())
+            })?;
+        }
+        let (tables, ids) = (TableCache::default(), IdSource::default());
+        Ok(Self(Arc::new(Inner { options, reads, writes, tables, ids, written })))
     }
 
     /// Where Postgres is: for those who need a connection of their own (a transaction, LISTEN).
@@ -103,9 +142,12 @@ impl Store {
 
     /// Whether reads and writes have a live connection each.
     pub fn is_ready(&self) -> bool {
-        false
+        self.0.reads.is_live() && self.0.writes.is_live()
     }
 
     /// Takes no further statements, waits for those that run, and closes the connections.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let longest = self.0.options.statement_timeout;
+        tokio::join!(self.0.writes.close(longest), self.0.reads.close(longest));
+    }
 }

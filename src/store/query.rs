@@ -1,23 +1,102 @@
-//! Queries over the documents of a table.
+//! Queries over the documents of a table: a page at a time, each from where the one before ended.
 
-use super::{Json, Page, Query, Store, StoreError, TableName};
+use super::page_cursor::PageCursor;
+use super::statements::{Operation, OrderKind, Param, QueryShape};
+use super::tables::column;
+use super::types::{QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
+use super::{Document, DocumentId, Json, Order, Page, Query, Store, StoreError, TableName};
 
 impl Store {
     /// One page of the documents that match.
     ///
     /// # Errors
-    /// [`StoreError::InvalidInput`] when limit or cursor are not valid for the query.
+    /// [`StoreError::InvalidInput`] when limit or cursor are not valid for the query; [`StoreError::NotFound`] when
+    /// there is no such table.
     pub async fn query(&self, table: &TableName, query: Query) -> Result<Page, StoreError> {
-        let _ = (table, query);
-        Err(StoreError::Internal)
+        let limit = query.limit.unwrap_or(QUERY_LIMIT_DEFAULT);
+        if limit == 0 || limit > QUERY_LIMIT_MAX {
+            return Err(StoreError::invalid(format!("a limit is 1 to {QUERY_LIMIT_MAX}")));
+        }
+        if let Some(filter) = &query.filter {
+            filter.check()?;
+        }
+        let after = query.after.as_deref().map(|text| PageCursor::decode(text, &query.order)).transpose()?;
+        let (order, descending) = match &query.order {
+            Order::Insertion => (OrderKind::Insertion, false),
+            Order::Id { descending } => (OrderKind::Id, *descending),
+            Order::Field { descending, .. } => (OrderKind::Field, *descending),
+        };
+        let shape = QueryShape { filter: query.filter.is_some(), order, descending, after: after.is_some() };
+        let params = || params(&query, after.as_ref(), limit);
+        let rows = self.on_table(table, Operation::Query(shape), params).await?;
+
+        let page_len = rows.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut items = Vec::with_capacity(page_len);
+        let mut next = None;
+        for (place, row) in rows.iter().take(page_len).enumerate() {
+            let id: String = column(row, 0)?;
+            // One row more than the page was looked for, to know whether there is more.
+            let found: i64 = column(row, 5)?;
+            if place + 1 == page_len && usize::try_from(found).is_ok_and(|found| found > page_len) {
+                let cursor = match order {
+                    OrderKind::Insertion => PageCursor::Insertion { order: column(row, 3)?, id: id.clone() },
+                    OrderKind::Id => PageCursor::Id { id: id.clone() },
+                    OrderKind::Field => PageCursor::Field { key: column(row, 4)?, id: id.clone() },
+                };
+                next = Some(cursor.encode(&query.order)?);
+            }
+            items.push(Document {
+                id: DocumentId::stored(id),
+                data: column(row, 1)?,
+                version: column(row, 2)?,
+            });
+        }
+        Ok(Page { items, next })
     }
 
     /// How many documents match.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::NotFound`] when there is no such table.
     pub async fn count(&self, table: &TableName, filter: Option<Json>) -> Result<u64, StoreError> {
-        let _ = (table, filter);
-        Err(StoreError::Internal)
+        if let Some(filter) = &filter {
+            filter.check()?;
+        }
+        let params = || -> (Vec<Param>, usize) {
+            match &filter {
+                Some(filter) => (vec![Box::new(filter.clone())], filter.as_bytes().len()),
+                None => (Vec::new(), 0),
+            }
+        };
+        let rows = self.on_table(table, Operation::Count { filter: filter.is_some() }, params).await?;
+        let count: i64 = column(rows.first().ok_or(StoreError::Internal)?, 0)?;
+        u64::try_from(count).map_err(|_| StoreError::Internal)
     }
+}
+
+/// The parameters of a page, in the order in which the statement has them.
+fn params(query: &Query, after: Option<&PageCursor>, limit: u32) -> (Vec<Param>, usize) {
+    let mut params: Vec<Param> = Vec::new();
+    let mut len = 0;
+    if let Some(filter) = &query.filter {
+        len += filter.as_bytes().len();
+        params.push(Box::new(filter.clone()));
+    }
+    if let Order::Field { path, .. } = &query.order {
+        params.push(Box::new(path.clone()));
+    }
+    match after {
+        None => {}
+        Some(PageCursor::Insertion { order, id }) => {
+            params.push(Box::new(*order));
+            params.push(Box::new(id.clone()));
+        }
+        Some(PageCursor::Id { id }) => params.push(Box::new(id.clone())),
+        Some(PageCursor::Field { key, id }) => {
+            params.push(Box::new(Json::new(key.clone().into_bytes())));
+            params.push(Box::new(id.clone()));
+        }
+    }
+    params.push(Box::new(i64::from(limit) + 1));
+    (params, len)
 }

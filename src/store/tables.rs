@@ -1,8 +1,37 @@
 //! Logical names and the physical tables behind them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio_postgres::Row;
+
+use super::statements::{Call, Operation, Param, StatementKey};
 use super::{Store, StoreError, TableInfo, TableName, TablePtr};
+
+/// The owner of every table of this version.
+const NAMESPACE: &str = "public";
+
+/// Tables that are known. Only such that exist, so that made-up names do not fill it.
+#[derive(Debug, Default)]
+pub(super) struct TableCache(RwLock<HashMap<TableName, Arc<TablePtr>>>);
+
+impl TableCache {
+    fn get(&self, name: &TableName) -> Option<Arc<TablePtr>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    fn put(&self, name: &TableName, ptr: &Arc<TablePtr>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::clone(ptr));
+    }
+
+    /// Forgets a table that was found gone, unless it was looked up anew in the meantime.
+    fn forget(&self, name: &TableName, gone: &Arc<TablePtr>) {
+        let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if tables.get(name).is_some_and(|ptr| ptr == gone) {
+            tables.remove(name);
+        }
+    }
+}
 
 impl Store {
     /// The physical table of a name, from the cache or the database.
@@ -10,8 +39,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn table(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
-        let _ = name;
-        Err(StoreError::Internal)
+        if let Some(ptr) = self.0.tables.get(name) {
+            return Ok(ptr);
+        }
+        let call = Call {
+            key: StatementKey::FindTable,
+            params: vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())],
+            len: 0,
+        };
+        let rows = self.0.reads.run(call).await?;
+        let row = rows.first().ok_or(StoreError::NotFound)?;
+        let ptr = Arc::new(TablePtr { schema: column(row, 0)?, table: column(row, 1)? });
+        self.0.tables.put(name, &ptr);
+        Ok(ptr)
     }
 
     /// The physical table of a name as text, `schema.table`.
@@ -28,8 +68,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn create_table(&self, name: &TableName) -> Result<bool, StoreError> {
-        let _ = name;
-        Err(StoreError::Internal)
+        let call = Call {
+            key: StatementKey::CreateTable,
+            params: vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())],
+            len: 0,
+        };
+        let rows = self.0.writes.run(call).await?;
+        column(rows.first().ok_or(StoreError::Internal)?, 0)
     }
 
     /// All tables, by name.
@@ -37,6 +82,68 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_tables(&self) -> Result<Vec<TableInfo>, StoreError> {
-        Err(StoreError::Internal)
+        let call = Call { key: StatementKey::ListTables, params: vec![Box::new(NAMESPACE)], len: 0 };
+        let mut tables = Vec::new();
+        for row in &self.0.reads.run(call).await? {
+            // A name that another writer put there and that we could not be asked for is not listed.
+            if let Ok(name) = TableName::parse(&column::<String>(row, 0)?) {
+                let ptr = TablePtr { schema: column(row, 1)?, table: column(row, 2)? };
+                tables.push(TableInfo { name, ptr, created_at: column(row, 3)? });
+            }
+        }
+        Ok(tables)
     }
+
+    /// The table of a write that may be the first one.
+    async fn table_or_create(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
+        match self.table(name).await {
+            Err(StoreError::NotFound) if self.0.options.create_tables => {
+                self.create_table(name).await?;
+                self.table(name).await
+            }
+            result => result,
+        }
+    }
+
+    /// Runs an operation on a table. `params` is called again when the table that was known is gone and another one has
+    /// its name.
+    pub(super) async fn on_table(
+        &self,
+        name: &TableName,
+        operation: Operation,
+        params: impl Fn() -> (Vec<Param>, usize),
+    ) -> Result<Vec<Row>, StoreError> {
+        let creates = matches!(operation, Operation::Set | Operation::SetNew | Operation::Push);
+        let reads = matches!(operation, Operation::Get | Operation::Query(_) | Operation::Count { .. });
+        let group = if reads { &self.0.reads } else { &self.0.writes };
+        let mut gone: Option<Arc<TablePtr>> = None;
+        loop {
+            let ptr = if creates { self.table_or_create(name).await? } else { self.table(name).await? };
+            if gone.as_ref() == Some(&ptr) {
+                // The name still leads to a table that is not there: someone dropped it and left the name.
+                self.0.tables.forget(name, &ptr);
+                return Err(StoreError::NotFound);
+            }
+            let (params, len) = params();
+            let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len };
+            match group.run(call).await {
+                Err(StoreError::NotFound) if gone.is_none() => {
+                    self.0.tables.forget(name, &ptr);
+                    gone = Some(ptr);
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+/// A column of a row. A wrong type is a fault of ours.
+pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    at: usize,
+) -> Result<T, StoreError> {
+    row.try_get(at).map_err(|error| {
+        tracing::error!(%error, "a column is not of the type that was agreed");
+        StoreError::Internal
+    })
 }

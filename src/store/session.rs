@@ -1,0 +1,136 @@
+//! A session at Postgres: reached, found to be of the right kind, and set up.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use super::StoreOptions;
+use super::error::StartError;
+
+/// The oldest Postgres: its statements use `RETURN` bodies and `pg_current_xact_id`.
+const POSTGRES_MAJOR_LEAST: u32 = 14;
+
+/// How long reaching the server may take, unless the operator's address says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a silent network may swallow what we sent before the connection counts as broken.
+const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a session is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Only reads: Postgres refuses a write.
+    Read,
+    /// Writes, each in a transaction of its own.
+    Write,
+    /// The start: migrations, which may take long.
+    Setup,
+}
+
+/// A session and the task that drives it. The task ends when the connection breaks or the client is dropped.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) driver: JoinHandle<()>,
+}
+
+/// Opens a session.
+pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Session, StartError> {
+    let (client, connection) = prepared(&options.config)
+        .connect(NoTls)
+        .await
+        .map_err(|error| StartError::Unreachable(whole_message(&error)))?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = whole_message(&error), "a connection to Postgres ended");
+        }
+    });
+    let level = check(&client, options.unsafe_durability).await?;
+    client.batch_execute(&settings(options, access, &level)).await.map_err(|error| refused(&error))?;
+    Ok(Session { client, driver })
+}
+
+/// The operator's address with the time limits that it leaves open.
+fn prepared(config: &Config) -> Config {
+    let mut config = config.clone();
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(NETWORK_TIMEOUT);
+        config.keepalives_idle(NETWORK_TIMEOUT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("raystream");
+    }
+    config
+}
+
+/// Refuses a server that is too old or that acknowledges what it can lose. Answers its `synchronous_commit`.
+async fn check(client: &Client, unsafe_durability: bool) -> Result<String, StartError> {
+    let rows = client
+        .simple_query(
+            "SELECT current_setting('server_version_num'), current_setting('server_version'), \
+             current_setting('synchronous_commit'), current_setting('fsync'), current_setting('server_encoding')",
+        )
+        .await
+        .map_err(|error| refused(&error))?;
+    let row = rows.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let value = |column: usize| row.and_then(|row| row.try_get(column).ok().flatten()).unwrap_or_default();
+    let number: u32 = value(0).parse().unwrap_or(0);
+    if number / 10_000 < POSTGRES_MAJOR_LEAST {
+        return Err(StartError::TooOld { found: value(1).to_owned(), least: POSTGRES_MAJOR_LEAST });
+    }
+    if value(4) != "UTF8" {
+        return Err(StartError::NotUtf8 { found: value(4).to_owned() });
+    }
+    let level = value(2);
+    if !unsafe_durability {
+        if matches!(level, "off" | "local") {
+            return Err(StartError::NotDurable { setting: "synchronous_commit", value: level.to_owned() });
+        }
+        if value(3) != "on" {
+            return Err(StartError::NotDurable { setting: "fsync", value: value(3).to_owned() });
+        }
+    }
+    Ok(level.to_owned())
+}
+
+/// The settings of a session. `synchronous_commit` is set to what was found, so that a later change of the server's
+/// configuration cannot take the promise back under a session that made it.
+fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) -> String {
+    let (statement, lock) = match access {
+        Access::Read | Access::Write => (options.statement_timeout, options.lock_timeout),
+        Access::Setup => (Duration::ZERO, super::migrate::LOCK_TIMEOUT),
+    };
+    let read_only = if access == Access::Read { "on" } else { "off" };
+    format!(
+        "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
+         SET idle_in_transaction_session_timeout = '60s'; SET idle_session_timeout = 0; \
+         SET synchronous_commit = {synchronous_commit}; SET default_transaction_isolation = 'read committed'; \
+         SET default_transaction_read_only = {read_only}; SET search_path = pg_catalog; SET timezone = 'UTC'; \
+         SET client_min_messages = warning; SET jit = off",
+        statement = statement.as_millis(),
+        lock = lock.as_millis(),
+    )
+}
+
+/// A statement of the start that failed.
+pub(super) fn refused(error: &tokio_postgres::Error) -> StartError {
+    StartError::Refused(whole_message(error))
+}
+
+/// The error with its causes: `tokio_postgres` keeps what Postgres said one level down. For the log and the operator.
+pub(super) fn whole_message(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,211 @@
+//! The SQL of the store. Every statement is a whole transaction; names are quoted and values are parameters.
+//!
+//! `set_config('raystream.principal', ..)` names the writer for the triggers, until the end of the transaction.
+
+use std::sync::Arc;
+
+use tokio_postgres::types::ToSql;
+
+use super::types::{QUERY_PAGE_LEN_MAX, TablePtr};
+
+/// A parameter, owned: the statement may outlive its caller.
+pub(super) type Param = Box<dyn ToSql + Sync + Send>;
+
+/// Bytes that an item of a page costs in a message besides its id and data.
+const ITEM_OVERHEAD: usize = 64;
+
+/// A statement with its parameters.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) key: StatementKey,
+    pub(super) params: Vec<Param>,
+    /// About the bytes of the parameters.
+    pub(super) len: usize,
+}
+
+/// What a prepared statement is found by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum StatementKey {
+    /// On a table of documents.
+    Documents(Arc<TablePtr>, Operation),
+    /// Parameters: owner, name. Columns: schema, table.
+    FindTable,
+    /// Parameters: owner, name. Column: whether it was made.
+    CreateTable,
+    /// Parameter: owner. Columns: name, schema, table, time of creation.
+    ListTables,
+}
+
+/// What is done on a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Operation {
+    /// Parameter: id.
+    Get,
+    /// Parameters: id, data, principal.
+    Set,
+    /// The same.
+    SetNew,
+    /// Parameters: id, data, principal, version.
+    SetVersion,
+    /// Parameters: id, patch, principal.
+    Update,
+    /// Parameters: id, principal.
+    Delete,
+    /// Parameters: id, data, principal.
+    Push,
+    /// Parameter: principal.
+    Pop,
+    /// Parameter: principal.
+    Shift,
+    /// Parameters: see [`query_sql`].
+    Query(QueryShape),
+    /// Parameter: filter, if there is one.
+    Count {
+        /// Whether there is a filter.
+        filter: bool,
+    },
+}
+
+/// The form of a query: what decides its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct QueryShape {
+    pub(super) filter: bool,
+    pub(super) order: OrderKind,
+    pub(super) descending: bool,
+    pub(super) after: bool,
+}
+
+/// By what the documents are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum OrderKind {
+    Insertion,
+    Id,
+    Field,
+}
+
+impl StatementKey {
+    /// The text of the statement.
+    pub(super) fn sql(&self) -> String {
+        match self {
+            Self::Documents(table, operation) => operation.sql(&table.quoted()),
+            Self::FindTable => {
+                "SELECT ptr_schema, ptr FROM raystream.storage WHERE owner = $1 AND name = $2".to_owned()
+            }
+            Self::CreateTable => "SELECT raystream.create_table($1, $2)".to_owned(),
+            Self::ListTables => {
+                "SELECT name, ptr_schema, ptr, created_at FROM raystream.storage WHERE owner = $1 \
+                                 ORDER BY name COLLATE \"C\""
+                    .to_owned()
+            }
+        }
+    }
+}
+
+impl Operation {
+    fn sql(self, table: &str) -> String {
+        match self {
+            Self::Get => {
+                format!("SELECT data, _version FROM {table} WHERE id = $1 AND _deleted_txid IS NULL")
+            }
+            Self::Set => format!("{} RETURNING _version", upsert(table)),
+            Self::SetNew => format!("{} WHERE d._deleted_txid IS NOT NULL RETURNING _version", upsert(table)),
+            Self::SetVersion => format!(
+                "UPDATE {table} SET data = $2, _version = _version + 1, \
+                 _owner = set_config('raystream.principal', $3, true) \
+                 WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version"
+            ),
+            Self::Update => format!(
+                "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, \
+                 _owner = set_config('raystream.principal', $3, true) \
+                 WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
+            ),
+            Self::Delete => format!(
+                "UPDATE {table} SET {TOMBSTONE}, _version = _version + 1, \
+                 _owner = set_config('raystream.principal', $2, true) \
+                 WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
+            ),
+            Self::Push => format!(
+                "INSERT INTO {table} (id, data, _owner) VALUES ($1, $2, set_config('raystream.principal', $3, true))"
+            ),
+            Self::Pop => take(table, "DESC"),
+            Self::Shift => take(table, "ASC"),
+            Self::Query(shape) => query_sql(table, shape),
+            Self::Count { filter } => {
+                let filter = if filter { " AND data @> $1" } else { "" };
+                format!("SELECT count(*) FROM {table} WHERE _deleted_txid IS NULL{filter}")
+            }
+        }
+    }
+}
+
+/// What makes a row a tombstone: its content goes, its version stays, so that a document set again does not repeat one.
+const TOMBSTONE: &str = "_deleted_txid = pg_current_xact_id(), data = 'null'";
+
+/// Inserts or replaces. A row that was a tombstone is a new document: it takes the place that it has as an inserted one.
+fn upsert(table: &str) -> String {
+    format!(
+        "INSERT INTO {table} AS d (id, data, _owner) VALUES ($1, $2, set_config('raystream.principal', $3, true)) \
+         ON CONFLICT (id) DO UPDATE SET data = EXCLUDED.data, _version = d._version + 1, _deleted_txid = NULL, \
+         _order = CASE WHEN d._deleted_txid IS NULL THEN d._order ELSE EXCLUDED._order END"
+    )
+}
+
+/// Takes one document from an end. The row is locked in a part of its own (a CTE with FOR UPDATE is run once and not
+/// merged into the update), and rows that others hold are passed over: so two callers get different ones, and a caller
+/// gets none only when there is no row that is free.
+fn take(table: &str, direction: &str) -> String {
+    format!(
+        "WITH taken AS (SELECT id, data, _version FROM {table} WHERE _deleted_txid IS NULL \
+         ORDER BY _order {direction}, id {direction} LIMIT 1 FOR UPDATE SKIP LOCKED) \
+         UPDATE {table} AS d SET {TOMBSTONE}, _version = d._version + 1, \
+         _owner = set_config('raystream.principal', $1, true) \
+         FROM taken WHERE d.id = taken.id RETURNING taken.id, taken.data, taken._version"
+    )
+}
+
+/// One page. Parameters, in this order, as the shape has them: filter, path, the place after which it starts (insertion:
+/// order and id; id: id; field: value and id), and the most rows. Columns: id, text, version, order, key, rows found.
+///
+/// The page is cut where it gets too long: first by the stored size, which costs nothing to know (and a thousand long
+/// documents are not all unpacked for a page of one), then by the length of the text. The first document always stays.
+fn query_sql(table: &str, shape: QueryShape) -> String {
+    let mut last = 0;
+    let mut next = || {
+        last += 1;
+        format!("${last}")
+    };
+    let mut conditions = vec!["_deleted_txid IS NULL".to_owned()];
+    if shape.filter {
+        conditions.push(format!("data @> {}", next()));
+    }
+    let (key, order): (String, &[&str]) = match shape.order {
+        OrderKind::Insertion => ("NULL::jsonb".to_owned(), &["_order", "id"]),
+        OrderKind::Id => ("NULL::jsonb".to_owned(), &["id"]),
+        OrderKind::Field => (format!("coalesce(data #> {}::text[], 'null')", next()), &["key", "id"]),
+    };
+    if shape.after {
+        let compare = if shape.descending { '<' } else { '>' };
+        conditions.push(match shape.order {
+            OrderKind::Insertion => format!("(_order, id) {compare} ({}::bigint, {}::text)", next(), next()),
+            OrderKind::Id => format!("id {compare} {}::text", next()),
+            OrderKind::Field => format!("({key}, id) {compare} ({}::jsonb, {}::text)", next(), next()),
+        });
+    }
+    let direction = if shape.descending { " DESC" } else { "" };
+    let order = order.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", ");
+    let conditions = conditions.join(" AND ");
+    let limit = next();
+    format!(
+        "SELECT id, text, _version, _order, key::text, found FROM (\
+           SELECT *, sum(octet_length(text) + octet_length(id) + {ITEM_OVERHEAD}) OVER (ORDER BY n) AS text_len FROM (\
+             SELECT id, data::text AS text, _version, _order, key, n, found FROM (\
+               SELECT *, row_number() OVER page AS n, count(*) OVER () AS found, \
+                 sum(pg_column_size(data)) OVER page AS stored_len \
+               FROM (SELECT id, data, _version, _order, {key} AS key FROM {table} \
+                 WHERE {conditions} ORDER BY {order} LIMIT {limit}) AS rows \
+               WINDOW page AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING)\
+             ) AS sized WHERE stored_len <= {QUERY_PAGE_LEN_MAX} OR n = 1 OFFSET 0\
+           ) AS texts\
+         ) AS measured WHERE text_len <= {QUERY_PAGE_LEN_MAX} OR n = 1 ORDER BY n"
+    )
+}
