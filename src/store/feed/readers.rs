@@ -81,14 +81,14 @@ impl Readers {
     }
 
     /// Asks, and asks once more when the connection turned out to be dead.
-    async fn ask<T, F>(&self, question: F) -> Result<T, LinkError>
+    async fn ask<T, A>(&self, question: impl Fn(Arc<Log>) -> A) -> Result<T, LinkError>
     where
-        F: AsyncFn(&Log) -> Result<T, LinkError>,
+        A: Future<Output = Result<T, LinkError>>,
     {
         let asked = async {
             let log = self.questions().await?;
-            match question(&log).await {
-                Err(_) if log.link.client.is_closed() => question(&*self.questions().await?).await,
+            match question(Arc::clone(&log)).await {
+                Err(_) if log.link.client.is_closed() => question(self.questions().await?).await,
                 answer => answer,
             }
         };
@@ -97,7 +97,7 @@ impl Readers {
 
     /// The moment now.
     pub(super) async fn head(&self) -> Result<Head, LinkError> {
-        self.ask(Log::head).await
+        self.ask(|log| async move { log.head().await }).await
     }
 
     /// The physical table of a name.
@@ -105,9 +105,10 @@ impl Readers {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none.
     pub(super) async fn resolve(&self, name: &TableName) -> Result<Physical, StoreError> {
-        const FIND: &str = "SELECT s.ptr_schema, s.ptr FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
+        const FIND: &str =
+            "SELECT s.ptr_schema, s.ptr FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
         let found = self
-            .ask(async |log: &Log| {
+            .ask(|log| async move {
                 let arguments = [(&OWNER as _, Type::TEXT), (&name.as_str() as _, Type::TEXT)];
                 let row = log.link.client.query_typed_opt(FIND, &arguments).await?;
                 let physical = row.map(|row| {
@@ -127,7 +128,7 @@ impl Readers {
     /// [`StoreError::InvalidInput`] when it is none to Postgres.
     pub(super) async fn canonical(&self, json: &Json) -> Result<Json, StoreError> {
         let answer = self
-            .ask(async |log: &Log| {
+            .ask(|log| async move {
                 let row = log.link.client.query_typed_one("SELECT $1", &[(json, Type::JSONB)]).await?;
                 Ok(row.try_get(0)?)
             })
@@ -135,9 +136,9 @@ impl Readers {
         answer.map_err(|error| match &error {
             // Class 22: bad data; 54: beyond a limit of Postgres.
             LinkError::Postgres(inner)
-                if inner.code().is_some_and(|code| {
-                    code.code().starts_with("22") || code.code().starts_with("54")
-                }) =>
+                if inner
+                    .code()
+                    .is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("54")) =>
             {
                 StoreError::invalid("the filter is not JSON that Postgres can store")
             }
