@@ -299,11 +299,18 @@ mod tests {
 
     /// Two moments of one database: which transactions ran, which ended in between, which began.
     fn moments() -> impl Strategy<Value = (Frontier, Frontier)> {
-        (btree_set(0_u64..5_000, 0..60), 1_u64..5_000, any::<u64>(), 1_u64..5_000, btree_set(0_u64..5_000, 0..60))
+        (
+            btree_set(0_u64..5_000, 0..60),
+            1_u64..5_000,
+            any::<u64>(),
+            1_u64..5_000,
+            btree_set(0_u64..5_000, 0..60),
+        )
             .prop_map(|(ran, above, kept, ahead, began)| {
                 let xmax = ran.last().copied().unwrap_or(0) + above;
                 let next_xmax = xmax + ahead;
-                let old = ran.iter().enumerate().filter(|(i, _)| kept >> (i % 64) & 1 == 1).map(|(_, xid)| *xid);
+                let old =
+                    ran.iter().enumerate().filter(|(i, _)| kept >> (i % 64) & 1 == 1).map(|(_, xid)| *xid);
                 let new = began.iter().map(|xid| xid + xmax).filter(|xid| *xid < next_xmax);
                 let next = old.chain(new).collect();
                 (

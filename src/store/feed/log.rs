@@ -103,7 +103,8 @@ impl Log {
     /// The moment: of the transaction, or of now outside of one.
     pub(super) async fn head(&self) -> Result<Head, LinkError> {
         let row = self.link.client.query_one(&self.head, &[]).await?;
-        let snapshot = Snapshot::parse(row.try_get(0)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;
+        let snapshot =
+            Snapshot::parse(row.try_get(0)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;
         let newest: Option<Xid> = row.try_get(1)?;
         let Xid(horizon) = row.try_get(2)?;
         let xip: Vec<Xid> = row.try_get(3)?;

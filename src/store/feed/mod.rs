@@ -260,8 +260,7 @@ impl Feed {
             }
             Some(json) => Some(Filter::new(shared.readers.canonical(json).await?)?),
         };
-        let limits =
-            QueueLimits { events: shared.options.queue_events, bytes: shared.options.queue_bytes };
+        let limits = QueueLimits { events: shared.options.queue_events, bytes: shared.options.queue_bytes };
         let slot = Arc::new(Slot::new(filter, request.overflow, limits));
         let away = StoreError::Unavailable { retry_after: RETRY_AFTER };
         let round = shared.hub.register(&physical.table, Arc::clone(&slot)).ok_or(away)?;
@@ -273,7 +272,8 @@ impl Feed {
             None => self.from_now(&target).await?,
             Some(Err(error)) => (Start::Ended(EndReason::Reset(reset_text(error).to_owned())), None),
             Some(Ok(position)) => {
-                let head = shared.readers.head().await.map_err(|error| refused("no moment was taken", &error))?;
+                let head =
+                    shared.readers.head().await.map_err(|error| refused("no moment was taken", &error))?;
                 match replay::lost(&head, &position) {
                     Some(reason) => (Start::Ended(EndReason::Reset(reason.to_owned())), None),
                     None => (Start::After(position), request.cursor.as_deref().map(Arc::from)),

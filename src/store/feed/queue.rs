@@ -218,8 +218,7 @@ impl State {
 
     /// A change alone is let in whatever its size: else a large document could never be seen.
     fn is_full(&self, limits: QueueLimits, size: usize) -> bool {
-        !self.changes.is_empty()
-            && (self.changes.len() >= limits.events || self.bytes + size > limits.bytes)
+        !self.changes.is_empty() && (self.changes.len() >= limits.events || self.bytes + size > limits.bytes)
     }
 
     fn pop(&mut self) -> Option<Queued> {

@@ -105,7 +105,8 @@ impl Readers {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none.
     pub(super) async fn resolve(&self, name: &TableName) -> Result<Physical, StoreError> {
-        const FIND: &str = "SELECT s.ptr_schema, s.ptr FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
+        const FIND: &str =
+            "SELECT s.ptr_schema, s.ptr FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
         let found = self
             .ask(async |log: &Log| {
                 let arguments = [(&OWNER as _, Type::TEXT), (&name.as_str() as _, Type::TEXT)];
@@ -135,9 +136,9 @@ impl Readers {
         answer.map_err(|error| match &error {
             // Class 22: bad data; 54: beyond a limit of Postgres.
             LinkError::Postgres(inner)
-                if inner.code().is_some_and(|code| {
-                    code.code().starts_with("22") || code.code().starts_with("54")
-                }) =>
+                if inner
+                    .code()
+                    .is_some_and(|code| code.code().starts_with("22") || code.code().starts_with("54")) =>
             {
                 StoreError::invalid("the filter is not JSON that Postgres can store")
             }

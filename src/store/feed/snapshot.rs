@@ -25,11 +25,11 @@ const OVERHEAD: usize = 128;
 
 /// Begins the transaction and takes its moment. What comes next reads the log, whose locks would keep retention away as
 /// long as the snapshot streams; the savepoint lets go of them, and the moment stays.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot(); SAVEPOINT head";
+const BEGIN: &str =
+    "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot(); SAVEPOINT head";
 
 /// Ends the look at the log. The documents are read with a plan for this table and this filter.
-const DOCUMENTS: &str =
-    "ROLLBACK TO SAVEPOINT head; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on";
+const DOCUMENTS: &str = "ROLLBACK TO SAVEPOINT head; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on";
 
 /// How far a snapshot came.
 enum Outcome {

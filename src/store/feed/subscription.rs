@@ -203,8 +203,8 @@ impl Subscription {
             let own = match &live.straddled {
                 Some((theirs, own)) if Arc::ptr_eq(theirs, batch) => Arc::clone(own),
                 _ => {
-                    let Some(own) =
-                        Batch::new(self.shared.database, live.since.clone(), batch.next.clone()).map(Arc::new)
+                    let Some(own) = Batch::new(self.shared.database, live.since.clone(), batch.next.clone())
+                        .map(Arc::new)
                     else {
                         tracing::warn!("too many transactions are running to name them in a cursor");
                         return self.end(EndReason::Unavailable);
@@ -239,7 +239,9 @@ impl Subscription {
     fn give(&mut self, item: Item) {
         match &item {
             Item::Event(change) => self.cursor = Some(Arc::clone(&change.cursor)),
-            Item::Position { cursor } | Item::SnapshotEnd { cursor } => self.cursor = Some(Arc::clone(cursor)),
+            Item::Position { cursor } | Item::SnapshotEnd { cursor } => {
+                self.cursor = Some(Arc::clone(cursor))
+            }
             Item::Snapshot(_) | Item::Ended { .. } => {}
         }
         self.position_due = Instant::now() + self.shared.options.position_every;
