@@ -8,6 +8,7 @@ mod connection;
 mod documents;
 pub mod embedded;
 mod error;
+pub mod feed;
 mod ids;
 mod json;
 mod migrate;

@@ -8,39 +8,39 @@ use serde::Deserialize;
 /// One frame type.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Frame {
-    pub name: String,
-    pub number: u16,
-    pub stream: String,
-    pub sender: String,
-    pub fragments: bool,
-    pub payload: String,
-    pub purpose: String,
+pub(crate) struct Frame {
+    pub(crate) name: String,
+    pub(crate) number: u16,
+    pub(crate) stream: String,
+    pub(crate) sender: String,
+    pub(crate) fragments: bool,
+    pub(crate) payload: String,
+    pub(crate) purpose: String,
 }
 
 /// One error code.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Code {
-    pub name: String,
-    pub number: u16,
-    pub scope: String,
-    pub retryable: bool,
-    pub meaning: String,
+pub(crate) struct Code {
+    pub(crate) name: String,
+    pub(crate) number: u16,
+    pub(crate) scope: String,
+    pub(crate) retryable: bool,
+    pub(crate) meaning: String,
 }
 
 /// One handshake suite.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Suite {
-    pub number: u16,
-    pub pattern: String,
-    pub cipher: String,
+pub(crate) struct Suite {
+    pub(crate) number: u16,
+    pub(crate) pattern: String,
+    pub(crate) cipher: String,
 }
 
 impl Suite {
     /// The name that logs and documents use, such as `NK_ChaChaPoly`.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}_{}", self.pattern, self.cipher)
     }
 }
@@ -65,15 +65,15 @@ struct SuiteFile {
 
 /// The three registries.
 #[derive(Debug)]
-pub struct Registry {
-    pub frames: Vec<Frame>,
-    pub codes: Vec<Code>,
-    pub suites: Vec<Suite>,
+pub(crate) struct Registry {
+    pub(crate) frames: Vec<Frame>,
+    pub(crate) codes: Vec<Code>,
+    pub(crate) suites: Vec<Suite>,
 }
 
 impl Registry {
     /// Reads the files of a folder; panics with the rule that is broken.
-    pub fn read(folder: &Path) -> Registry {
+    pub(crate) fn read(folder: &Path) -> Registry {
         let file = |name: &str| super::read(&folder.join(name));
         match Registry::parse(&file("frames.toml"), &file("error_codes.toml"), &file("suites.toml")) {
             Ok(registry) => registry,
@@ -82,7 +82,7 @@ impl Registry {
     }
 
     /// Reads the three files' text, or says which rule is broken.
-    pub fn parse(frames: &str, codes: &str, suites: &str) -> Result<Registry, String> {
+    pub(crate) fn parse(frames: &str, codes: &str, suites: &str) -> Result<Registry, String> {
         let registry = Registry {
             frames: toml::from_str::<FrameFile>(frames).map_err(|error| error.to_string())?.frame,
             codes: toml::from_str::<CodeFile>(codes).map_err(|error| error.to_string())?.code,

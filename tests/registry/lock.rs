@@ -3,10 +3,10 @@
 use super::load::Registry;
 
 /// Kind, number, name.
-pub type Entry = (&'static str, u16, String);
+pub(crate) type Entry = (&'static str, u16, String);
 
 /// Every number of the registries, in their order.
-pub fn entries(registry: &Registry) -> Vec<Entry> {
+pub(crate) fn entries(registry: &Registry) -> Vec<Entry> {
     let frames = registry.frames.iter().map(|frame| ("frame", frame.number, frame.name.clone()));
     let codes = registry.codes.iter().map(|code| ("code", code.number, code.name.clone()));
     let suites = registry.suites.iter().map(|suite| ("suite", suite.number, suite.name()));
@@ -14,7 +14,7 @@ pub fn entries(registry: &Registry) -> Vec<Entry> {
 }
 
 /// The text of the lock list.
-pub fn render(entries: &[Entry]) -> String {
+pub(crate) fn render(entries: &[Entry]) -> String {
     let mut text = String::from(
         "# Generated: numbers that were given out. A line is never changed or removed; tests/registry refuses it.\n",
     );
@@ -26,7 +26,7 @@ pub fn render(entries: &[Entry]) -> String {
 }
 
 /// Refuses when a locked number or name is gone or means something else now.
-pub fn check_kept(locked: &str, entries: &[Entry]) -> Result<(), String> {
+pub(crate) fn check_kept(locked: &str, entries: &[Entry]) -> Result<(), String> {
     let present: Vec<String> = entries.iter().map(line).collect();
     for wanted in locked.lines().filter(|line| !line.starts_with('#')) {
         if !present.iter().any(|line| line == wanted) {

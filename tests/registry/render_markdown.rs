@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::load::Registry;
 
 /// The page of tables.
-pub fn render(registry: &Registry) -> String {
+pub(crate) fn render(registry: &Registry) -> String {
     let mut out = String::from(
         "<!-- Generated from schemas/registry/*.toml by tests/registry: do not edit. -->\n\
          # 18. Registries\n\n\

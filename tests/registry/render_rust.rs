@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::load::Registry;
 
 /// The whole file.
-pub fn render(registry: &Registry) -> String {
+pub(crate) fn render(registry: &Registry) -> String {
     let mut out = String::from(HEADER);
     frames(&mut out, registry);
     codes(&mut out, registry);
