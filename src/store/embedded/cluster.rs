@@ -21,10 +21,11 @@ pub(super) const SUPERUSER: &str = "raystream";
 /// How often processes are looked at while one waits for them.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How long a Postgres that was left over may take to stop by itself, then when it is told to drop everything, and then
-/// when it is killed.
-const LEFT_OVER_WAIT: [Duration; 3] =
-    [Duration::from_secs(30), Duration::from_secs(5), Duration::from_secs(5)];
+/// How long a Postgres that was left over may take for a clean stop.
+const LEFT_OVER_STOP: Duration = Duration::from_secs(30);
+
+/// How long its processes may take to drop everything, and then to die.
+const LEFT_OVER_END: Duration = Duration::from_secs(5);
 
 /// What it takes to start Postgres.
 #[derive(Debug)]
@@ -162,32 +163,32 @@ impl Cluster {
         let cluster = self.folder.cluster();
         let text = fs::read_to_string(self.postmaster_file()).unwrap_or_default();
         let named: Option<i32> = text.lines().next().and_then(|line| line.trim().parse().ok());
-        let postmaster = || named.filter(|pid| processes_in(&cluster).contains(pid));
-        if let Some(pid) = postmaster() {
+        if let Some(pid) = named.filter(|pid| processes_in(&cluster).contains(pid)) {
             tracing::warn!(pid, "a Postgres of an earlier run still works on the data: stopping it");
             signal(pid, Signal::INT);
+            wait_for_none(&cluster, LEFT_OVER_STOP);
         }
-        for (wait, stronger) in LEFT_OVER_WAIT.into_iter().zip([Signal::QUIT, Signal::KILL, Signal::KILL]) {
-            let until = Instant::now() + wait;
-            while !processes_in(&cluster).is_empty() && Instant::now() < until {
-                std::thread::sleep(POLL);
-            }
+        // Without a postmaster there is nothing to wait for: a backend that is kept busy notices its absence never.
+        for stronger in [Signal::QUIT, Signal::KILL] {
             let left = processes_in(&cluster);
             if left.is_empty() {
                 break;
             }
-            tracing::warn!(?left, ?stronger, "processes of an earlier Postgres do not stop");
-            for pid in left {
-                signal(pid, stronger);
-            }
+            tracing::warn!(?left, ?stronger, "ending the processes of an earlier Postgres");
+            left.into_iter().for_each(|pid| signal(pid, stronger));
+            wait_for_none(&cluster, LEFT_OVER_END);
         }
         // Nothing works on the cluster. If the number in the file is some other process by now, Postgres, which looks at
         // the number only, would refuse to start.
         let taken = named.and_then(Pid::from_raw).is_some_and(|pid| test_kill_process(pid).is_ok());
-        if taken && processes_in(&cluster).is_empty() {
-            fs::remove_file(self.postmaster_file()).context("cannot remove", &self.postmaster_file())?;
+        if !taken || !processes_in(&cluster).is_empty() {
+            return Ok(());
         }
-        Ok(())
+        match fs::remove_file(self.postmaster_file()) {
+            // It was removed by its owner, at its end.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            result => result.context("cannot remove", &self.postmaster_file()),
+        }
     }
 }
 
@@ -214,6 +215,14 @@ fn processes_in(cluster: &Path) -> BTreeSet<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     pids.filter(of_cluster).collect()
+}
+
+/// Waits until no process works on the cluster.
+fn wait_for_none(cluster: &Path, longest: Duration) {
+    let until = Instant::now() + longest;
+    while !processes_in(cluster).is_empty() && Instant::now() < until {
+        std::thread::sleep(POLL);
+    }
 }
 
 /// A program in PATH.
