@@ -1,1 +1,7 @@
-fn main() {}
+//! The `raystream` program: see [`raystream::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    raystream::cli::main()
+}

@@ -1,0 +1,54 @@
+//! The one translation of what the store says into what a peer is told.
+
+use crate::rpc::Status;
+use crate::store::StoreError;
+use crate::wire::registry::ErrorCode;
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::new(ErrorCode::NOT_FOUND, "there is no such table or document"),
+            StoreError::Conflict => Self::new(
+                ErrorCode::CONFLICT,
+                "the document has another version, or another writer holds it; nothing was written",
+            ),
+            StoreError::AlreadyExists => Self::new(ErrorCode::ALREADY_EXISTS, "it exists already"),
+            StoreError::InvalidInput(message) => Self::invalid(message),
+            StoreError::TooLarge => Self::new(
+                ErrorCode::PAYLOAD_TOO_LARGE,
+                format!("a document may have {} bytes at most", crate::store::DOCUMENT_LEN_MAX),
+            ),
+            StoreError::Unavailable { retry_after } => {
+                Self::new(ErrorCode::SERVICE_UNAVAILABLE, "the database cannot take this now")
+                    .with_retry_after(retry_after)
+            }
+            StoreError::Timeout => {
+                Self::new(ErrorCode::TIMEOUT, "the database took too long and was stopped")
+            }
+            StoreError::UnknownOutcome => Self::new(
+                ErrorCode::UNKNOWN_OUTCOME,
+                "the connection to the database broke: the write may or may not have happened",
+            ),
+            StoreError::Internal => Self::internal(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn retryable_codes_are_those_where_nothing_happened() {
+        let wait = Duration::from_millis(250);
+        let status = Status::from(StoreError::Unavailable { retry_after: wait });
+        assert!(status.code.is_retryable());
+        assert_eq!(status.retry_after, Some(wait));
+        assert!(Status::from(StoreError::Conflict).code.is_retryable());
+        for maybe_done in [StoreError::UnknownOutcome, StoreError::Timeout, StoreError::Internal] {
+            assert!(!Status::from(maybe_done).code.is_retryable());
+        }
+    }
+}

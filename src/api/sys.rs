@@ -1,0 +1,52 @@
+//! `sys.*`: the server about itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::args::{self, Args};
+use super::caller::Context;
+use super::reply::Json;
+use crate::rpc::{Call, Status};
+
+/// The version of the wire protocol, as `sys.info` gives it.
+pub const PROTOCOL: &str = "raystream-v1";
+
+/// The time, from whoever has a clock: this floor has none.
+pub trait Clock: Send + Sync + 'static {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    fn server_time_ms(&self) -> u64;
+    /// Milliseconds since the server started.
+    fn uptime_ms(&self) -> u64;
+}
+
+/// `sys.echo {..}`: the same object, byte for byte.
+pub(super) fn echo(_: Context, call: Call) -> Result<Bytes, Status> {
+    let json = args::text(&call)?;
+    args::check_object(json)?;
+    if call.args.is_empty() {
+        return Ok(Bytes::from_static(b"{}"));
+    }
+    Ok(call.args)
+}
+
+/// `sys.info`: `{name, version, protocol, server_time_ms, uptime_ms, connection, principal}`.
+pub(super) fn info(clock: &Arc<dyn Clock>, context: &Context, call: &Call) -> Result<Bytes, Status> {
+    Args::parse(call, &[])?;
+    let number = |value: u64| value.to_string();
+    Json::with_room(256)
+        .raw(r#"{"name":"raystream","version":"#)
+        .string(env!("CARGO_PKG_VERSION"))
+        .raw(r#","protocol":"#)
+        .string(PROTOCOL)
+        .raw(r#","server_time_ms":"#)
+        .raw(number(clock.server_time_ms()))
+        .raw(r#","uptime_ms":"#)
+        .raw(number(clock.uptime_ms()))
+        .raw(r#","connection":"#)
+        .string(&context.connection.to_string())
+        .raw(r#","principal":"#)
+        .string(context.caller.principal.name())
+        .raw("}")
+        .finish()
+}

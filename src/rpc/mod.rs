@@ -1,0 +1,14 @@
+//! Calls: what a method is, who takes it, and what comes back.
+//!
+//! This room knows no socket, no SQL and no method. [`Router`] maps a method's name to a handler; whoever builds the
+//! router decides what a caller is (the type parameter `C`) and which checks stand before every handler.
+
+mod call;
+mod router;
+mod status;
+mod untrusted;
+
+pub use call::{Call, ConnectionId, Context, Encoding};
+pub use router::{DuplicateMethod, Reply, Router, RouterBuilder};
+pub use status::Status;
+pub use untrusted::{UNTRUSTED_TEXT_MAX, Untrusted};
