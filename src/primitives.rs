@@ -1,6 +1,6 @@
 //! Three plain functions for programs that want to derive a key or to seal one message without a connection.
 //!
-//! [`hkdf`] is RFC 5869 with SHA-256, [`encrypt`] and [`decrypt`] are RFC 8439. Connections do not use them: their
+//! [`hkdf()`] is RFC 5869 with SHA-256, [`encrypt`] and [`decrypt`] are RFC 8439. Connections do not use them: their
 //! keys come from `Split()` of the [Noise handshake](crate::noise), and `raystream-v1` stands in its prologue.
 //!
 //! ```
@@ -29,7 +29,7 @@ pub const INFO: &[u8] = b"raystream-v1";
 /// processor; AES-256-GCM is second, for peers without the other.
 pub const CIPHER_PREFERENCE: [CipherAlgorithm; 2] = [CipherAlgorithm::ChaChaPoly, CipherAlgorithm::AesGcm];
 
-/// Longest output of [`hkdf`], in bytes: 255 hashes (RFC 5869 section 2.3).
+/// Longest output of [`hkdf()`], in bytes: 255 hashes (RFC 5869 section 2.3).
 pub const HKDF_MAX_LEN: usize = 255 * 32;
 
 /// A sealed message: what [`decrypt`] needs besides the key. None of it is secret.

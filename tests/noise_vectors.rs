@@ -2,7 +2,11 @@
 //!
 //! `cargo test --release --test noise_vectors -- --nocapture` prints how many.
 
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics to fail and prints what it counted"
+)]
 
 mod noise_support;
 

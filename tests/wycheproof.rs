@@ -11,7 +11,11 @@
 //! - HKDF and HMAC with SHA-256 are the `hkdf` and `hmac` packages with either provider, so they run once. HKDF vectors
 //!   with an empty salt run through our own function as well.
 
-#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test panics to fail and prints what it counted"
+)]
 
 mod noise_support;
 

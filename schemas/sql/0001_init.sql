@@ -4,8 +4,10 @@
 CREATE TABLE raystream.meta (
     only_row  boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch     bytea NOT NULL DEFAULT decode(replace(gen_random_uuid()::text, '-', ''), 'hex'),
-    -- The log is complete for every transaction not visible at the horizon: a cursor before it gets RESET.
-    horizon   xid8 NOT NULL DEFAULT '0'
+    -- What left the log is of transactions below the horizon that had ended: not of those in horizon_xip, which ran when
+    -- it was moved. The log is complete for all others; a cursor that lacks one of those that left gets RESET.
+    horizon      xid8 NOT NULL DEFAULT '0',
+    horizon_xip  xid8[] NOT NULL DEFAULT '{}'
 );
 INSERT INTO raystream.meta DEFAULT VALUES;
 
@@ -37,7 +39,8 @@ CREATE TABLE raystream.changes (
     principal  text,
     at         timestamptz NOT NULL
 ) PARTITION BY RANGE (at);
-CREATE INDEX ON raystream.changes (xid);
+-- The second column gives the readers the largest seq of each transaction from the index alone.
+CREATE INDEX ON raystream.changes (xid, seq);
 CREATE INDEX ON raystream.changes (ptr, xid);
 -- The net under the partitions that the daemon makes ahead of time.
 CREATE TABLE raystream.changes_default PARTITION OF raystream.changes DEFAULT;

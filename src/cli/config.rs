@@ -46,6 +46,14 @@ pub(super) fn load(sources: &Sources, output: &Output) -> Result<Loaded, Failure
     Ok(loaded)
 }
 
+/// The configuration for a server whose access rules are not those of `[access]`.
+pub(super) fn load_without_access(sources: &Sources, output: &Output) -> Result<Loaded, Failure> {
+    let loaded = config::load(sources).map_err(|faults| failure(&faults))?;
+    let others = loaded.warnings.iter().filter(|warning| warning.key != "access");
+    others.for_each(|warning| output.warn(warning.to_string()));
+    Ok(loaded)
+}
+
 pub(super) fn run(arguments: &ConfigArguments, output: &mut Output) -> Result<(), Failure> {
     match &arguments.command {
         ConfigCommand::Check(file) => check(&sources(file), output),

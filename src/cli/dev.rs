@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::serve::verbosity_flag;
-use super::{Failure, GlobalOptions, Output};
+use super::{Failure, GlobalOptions, Output, daemon};
+use crate::auth::Access;
 use crate::server::config::{ConfigFile, Flag, Sources};
 
 /// Start a private Postgres and a server for development
@@ -44,7 +45,22 @@ pub(super) fn run(
     options: &GlobalOptions,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let loaded = super::config::load(&arguments.sources(options), output)?;
-    let _ = loaded;
-    Err(Failure::failed("`raystream dev` is not part of this build yet"))
+    let loaded = super::config::load_without_access(&arguments.sources(options), output)?;
+    if !daemon::is_loopback(loaded.config.listen) {
+        output.warn(format!(
+            "listening on {}: whoever has the URL may read and write everything",
+            loaded.config.listen
+        ));
+    }
+    let run = daemon::Run {
+        options,
+        config: loaded.config,
+        access: Access::everything(),
+        create_tables: true,
+        reload: None,
+    };
+    daemon::run(run, output, |daemon, output| {
+        output.remark("Ready. Everybody who has this URL may read and write everything; Ctrl-C stops.");
+        output.line(daemon.url())
+    })
 }

@@ -4,6 +4,7 @@ mod call;
 mod completions;
 mod config;
 mod connect;
+mod daemon;
 mod dev;
 mod keygen;
 mod output;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::config::config_file;
-use super::{Failure, GlobalOptions, Output};
+use super::{Failure, GlobalOptions, Output, daemon};
 use crate::server::config::{Flag, Sources};
 
 /// Start a server
@@ -57,7 +57,14 @@ pub(super) fn run(
     options: &GlobalOptions,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let loaded = super::config::load(&arguments.sources(options), output)?;
-    let _ = loaded;
-    Err(Failure::failed("`raystream serve` is not part of this build yet"))
+    let sources = arguments.sources(options);
+    let loaded = super::config::load(&sources, output)?;
+    let run = daemon::Run {
+        options,
+        config: loaded.config,
+        access: loaded.access,
+        create_tables: false,
+        reload: Some(sources),
+    };
+    daemon::run(run, output, |daemon, output| output.line(daemon.url()))
 }

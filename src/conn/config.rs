@@ -63,6 +63,22 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// A timer of zero would be due for ever.
+    fn check(&self) -> Result<(), super::ApiMisuse> {
+        use super::ApiMisuse::Configuration;
+        if self.heartbeat_interval.is_zero() || self.heartbeat_interval >= self.idle_timeout {
+            return Err(Configuration(
+                "the heartbeat interval is zero, or not shorter than the idle timeout",
+            ));
+        }
+        if self.handshake_deadline.is_zero() || self.key_age_max.is_zero() {
+            return Err(Configuration("the handshake deadline or the age of keys is zero"));
+        }
+        Ok(())
+    }
+}
+
 /// The server's side of every handshake.
 #[derive(Debug)]
 pub struct ServerConfig {
@@ -101,7 +117,7 @@ impl ServerConfig {
     /// Says whether connections can be made with this.
     ///
     /// # Errors
-    /// No key, no suite, too many suites, an unknown suite, or a psk suite without the psk.
+    /// No key, no suite, too many suites, an unknown suite, a psk suite without the psk, or timers of zero.
     pub fn check(&self) -> Result<(), super::ApiMisuse> {
         use super::ApiMisuse::Configuration;
         if self.identities.is_empty() {
@@ -110,6 +126,7 @@ impl ServerConfig {
         if self.suites.is_empty() || self.suites.len() > limits::SERVER_SUITES_MAX {
             return Err(Configuration("a server needs 1 to 14 suites"));
         }
+        self.limits.check()?;
         check_suites(&self.suites, self.psk.is_some())
     }
 }
@@ -118,7 +135,8 @@ impl ClientConfig {
     /// Says whether a connection can be made with this.
     ///
     /// # Errors
-    /// Suites that need a key or psk that is not there, none or too many of them, or a `suite` that is not among them.
+    /// Suites that need a key or psk that is not there, none or too many of them, a `suite` that is not among them, or
+    /// timers of zero.
     pub fn check(&self) -> Result<(), super::ApiMisuse> {
         use super::ApiMisuse::Configuration;
         if self.suites.is_empty() || self.suites.len() > limits::OFFERED_SUITES_MAX {
@@ -135,6 +153,7 @@ impl ClientConfig {
         if self.suites.iter().any(|suite| !pattern_is(suite, "NX")) && self.server_key.is_none() {
             return Err(Configuration("every suite but NX needs the server's key"));
         }
+        self.limits.check()?;
         check_suites(&self.suites, self.psk.is_some())
     }
 

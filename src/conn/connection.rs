@@ -5,7 +5,6 @@ use super::{
     ApiMisuse, ClientConfig, ConnectionError, Entropy, Event, Framing, Limits, ServerConfig,
     handshake::{client::ExpectResponse, server::ExpectInit},
     session::{Session, Side, rpc_error},
-    streams::client::ClientStreams,
 };
 use crate::wire::{
     ErrorCode, FrameType,
@@ -66,8 +65,7 @@ impl Connection {
     ) -> Result<Self, ApiMisuse> {
         config.check()?;
         let limits = config.limits.clone();
-        let spread = u32::from(entropy.connection_id[0]);
-        let renew_at = now + limits.key_age_max.mul_f64(0.9) + limits.key_age_max.mul_f64(0.2) * spread / 255;
+        let renew_at = now.saturating_add(renewal_age(limits.key_age_max, entropy.connection_id[0]));
         let phase = Phase::AwaitInit(Box::new(ExpectInit::new(config, entropy)));
         Ok(Self { renew_at, ..Self::new(phase, framing, limits, now) })
     }
@@ -209,6 +207,7 @@ impl Connection {
         if self.end.is_some() {
             return self.result();
         }
+        let handshake_deadline = self.handshake_deadline();
         match &mut self.phase {
             Phase::Open(session) if session.is_proved() => {
                 if session.heartbeat.is_peer_silent(now) {
@@ -219,16 +218,14 @@ impl Connection {
                 }
                 if now >= self.renew_at && !self.renewal_sent {
                     self.renewal_sent = true;
-                    self.renew_at = now + KEY_AGE_GRACE;
+                    self.renew_at = now.saturating_add(KEY_AGE_GRACE);
                     session.go_away(ErrorCode::SESSION_EXPIRED, Duration::ZERO);
                 } else if now >= self.renew_at {
                     self.close(ErrorCode::SESSION_EXPIRED, "the keys are too old");
                 }
-                Ok(())
+                self.result()
             }
-            _ if now >= self.started + self.limits.handshake_deadline => {
-                self.fail(ConnectionError::HandshakeTimeout)
-            }
+            _ if now >= handshake_deadline => self.fail(ConnectionError::HandshakeTimeout),
             _ => Ok(()),
         }
     }
@@ -256,7 +253,7 @@ impl Connection {
     pub fn subscribe(&mut self, subscribe: &Subscribe) -> Result<u32, ApiMisuse> {
         let session = self.client_session()?;
         let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
-        let stream = streams.open_subscription()?;
+        let stream = streams.open_subscription(subscribe.credit)?;
         Self::send_opening(session, stream, FrameType::SUBSCRIBE, subscribe)
     }
 
@@ -274,30 +271,27 @@ impl Connection {
         Err(ApiMisuse::MessageTooLarge)
     }
 
-    /// Client: gives a call up. The answer still comes.
+    /// Client: gives a call up. The answer still comes. Giving it up again does nothing.
     ///
     /// # Errors
     /// Not open, or no such call.
     pub fn cancel(&mut self, stream: u32) -> Result<(), ApiMisuse> {
         let session = self.session()?;
-        match &session.side {
-            Side::Client(streams) if streams.is_call(stream) => {}
-            _ => return Err(ApiMisuse::NoSuchStream),
+        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        if streams.cancel(stream)? {
+            session.outbound.push(stream, FrameType::RPC_CANCEL, Bytes::new());
         }
-        session.outbound.push(stream, FrameType::RPC_CANCEL, Bytes::new());
         Ok(())
     }
 
-    /// Client: ends a subscription. [`Event::Error`] with CANCELLED confirms it.
+    /// Client: ends a subscription. [`Event::Error`] with CANCELLED confirms it; items that were under way come before.
     ///
     /// # Errors
-    /// Not open, or no such subscription.
+    /// Not open, or no such subscription, or one that was ended before.
     pub fn unsubscribe(&mut self, stream: u32) -> Result<(), ApiMisuse> {
         let session = self.session()?;
-        match &session.side {
-            Side::Client(streams) if streams.is_subscription(stream) => {}
-            _ => return Err(ApiMisuse::NoSuchStream),
-        }
+        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        streams.unsubscribe(stream)?;
         session.outbound.push(stream, FrameType::UNSUBSCRIBE, Bytes::new());
         Ok(())
     }
@@ -305,13 +299,11 @@ impl Connection {
     /// Client: lets the server send `items` more on a subscription.
     ///
     /// # Errors
-    /// Not open, or no such subscription.
+    /// Not open, no such subscription, one that was ended, or more credit than fits.
     pub fn credit(&mut self, stream: u32, items: std::num::NonZeroU32) -> Result<(), ApiMisuse> {
         let session = self.session()?;
-        match &session.side {
-            Side::Client(streams) if streams.is_subscription(stream) => {}
-            _ => return Err(ApiMisuse::NoSuchStream),
-        }
+        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        streams.add_credit(stream, items.get())?;
         let payload = Bytes::copy_from_slice(&Credit(items.get()).encode());
         session.outbound.push(stream, FrameType::CREDIT, payload);
         Ok(())
@@ -360,25 +352,21 @@ impl Connection {
         let session = self.session()?;
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
         streams.credit(stream).ok_or(ApiMisuse::NoSuchStream)?;
-        if session.send(stream, FrameType::SUBSCRIBED, subscribed) {
-            Ok(())
-        } else {
-            Err(ApiMisuse::MessageTooLarge)
+        if !session.send(stream, FrameType::SUBSCRIBED, subscribed) {
+            return Err(ApiMisuse::MessageTooLarge);
         }
+        let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        streams.start_subscription(stream)
     }
 
     /// Server: sends an item of a subscription, for one credit.
     ///
     /// # Errors
-    /// Not open, no such subscription, no credit, or a message over its limit (the credit is kept).
+    /// Not open, no such subscription, no position sent yet, no credit, or a message over its limit (the credit is kept).
     pub fn send_event(&mut self, stream: u32, event: &EventMessage) -> Result<(), ApiMisuse> {
         let session = self.session()?;
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
-        match streams.credit(stream) {
-            None => return Err(ApiMisuse::NoSuchStream),
-            Some(0) => return Err(ApiMisuse::NoCredit),
-            Some(_) => {}
-        }
+        streams.check_event(stream)?;
         if !session.send(stream, FrameType::EVENT, event) {
             return Err(ApiMisuse::MessageTooLarge);
         }
@@ -459,7 +447,7 @@ impl Connection {
             Phase::Open(session) if session.is_proved() => {
                 Some(session.heartbeat.next_timeout().min(self.renew_at))
             }
-            _ => Some(self.started + self.limits.handshake_deadline),
+            _ => Some(self.handshake_deadline()),
         }
     }
 
@@ -502,9 +490,8 @@ impl Connection {
             Phase::AwaitResponse(state) => {
                 let connected = state.handle(body)?;
                 let hello = connected.hello;
-                let streams = ClientStreams::new(hello.calls_max, hello.subscriptions_max);
                 self.limits.heartbeat_interval = heartbeat_interval(&self.limits, hello.idle_timeout_ms);
-                let session = Session::client(connected.records, streams, &self.limits, now);
+                let session = Session::client(connected.records, &hello, &self.limits, now);
                 self.phase = Phase::Open(Box::new(session));
                 self.events.push_back(Event::Connected(connected.peer, hello));
             }
@@ -529,8 +516,9 @@ impl Connection {
         self.closing = Some(Close { code: ErrorCode::NO_ERROR, reason: String::new() });
     }
 
+    /// What was received before stays to be polled: it authenticated, and whether it came in the same read as the fault
+    /// means nothing.
     fn fail(&mut self, error: ConnectionError) -> Result<(), ConnectionError> {
-        self.events.clear();
         if let Phase::Open(session) = &mut self.phase {
             session.outbound.clear();
         }
@@ -555,6 +543,10 @@ impl Connection {
         }
     }
 
+    fn handshake_deadline(&self) -> Duration {
+        self.started.saturating_add(self.limits.handshake_deadline)
+    }
+
     fn body_max(&self) -> usize {
         match &self.phase {
             Phase::Open(session) if session.is_proved() => RECORD_BODY_MAX,
@@ -576,6 +568,13 @@ impl Connection {
         let session = self.session()?;
         if session.peer_is_going_away { Err(ApiMisuse::GoingAway) } else { Ok(session) }
     }
+}
+
+/// 0.9 to 1.1 times `key_age_max`, by a random byte.
+fn renewal_age(key_age_max: Duration, spread: u8) -> Duration {
+    let tenth = key_age_max / 10;
+    // Divided first, so that no age overflows.
+    key_age_max.saturating_sub(tenth).saturating_add((tenth / 255).saturating_mul(2 * u32::from(spread)))
 }
 
 /// A client beats at least three times within the server's idle timeout.

@@ -128,6 +128,12 @@ pub enum ApiMisuse {
     /// The subscription has no credit left for another item.
     #[error("no credit is left on the stream")]
     NoCredit,
+    /// More credit would be open on the stream than 2^31-1 items.
+    #[error("more credit than fits")]
+    TooMuchCredit,
+    /// SUBSCRIBED goes before the first item.
+    #[error("the subscription has no position yet")]
+    NotSubscribed,
     /// A configuration that cannot work.
     #[error("the configuration cannot work: {0}")]
     Configuration(&'static str),

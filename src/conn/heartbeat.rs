@@ -10,7 +10,10 @@ pub(super) struct Heartbeat {
     interval: Duration,
     idle_timeout: Duration,
     last_sent: Duration,
+    /// When a HEARTBEAT was last due; it may still wait for a transport that takes no bytes.
+    last_started: Duration,
     last_received: Duration,
+    /// Stamps that wait for their echo, at most [`HEARTBEATS_OUTSTANDING_MAX`].
     outstanding: VecDeque<u64>,
 }
 
@@ -20,6 +23,7 @@ impl Heartbeat {
             interval: limits.heartbeat_interval,
             idle_timeout: limits.idle_timeout,
             last_sent: now,
+            last_started: now,
             last_received: now,
             outstanding: VecDeque::new(),
         }
@@ -35,6 +39,7 @@ impl Heartbeat {
 
     /// The stamp of a new HEARTBEAT, or `None` when too many wait for their echo already.
     pub(super) fn start(&mut self, now: Duration) -> Option<u64> {
+        self.last_started = now;
         if self.outstanding.len() >= HEARTBEATS_OUTSTANDING_MAX {
             return None;
         }
@@ -52,14 +57,53 @@ impl Heartbeat {
     }
 
     pub(super) fn is_due(&self, now: Duration) -> bool {
-        now >= self.last_sent + self.interval
+        now >= self.due_at()
     }
 
     pub(super) fn is_peer_silent(&self, now: Duration) -> bool {
-        now >= self.last_received + self.idle_timeout
+        now >= self.silent_at()
     }
 
     pub(super) fn next_timeout(&self) -> Duration {
-        (self.last_sent + self.interval).min(self.last_received + self.idle_timeout)
+        self.due_at().min(self.silent_at())
+    }
+
+    /// Counted from the last HEARTBEAT too: when the transport takes nothing, or the peer echoes nothing, another one at
+    /// once would help nobody.
+    fn due_at(&self) -> Duration {
+        self.last_sent.max(self.last_started).saturating_add(self.interval)
+    }
+
+    fn silent_at(&self) -> Duration {
+        self.last_received.saturating_add(self.idle_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timer_that_ran_is_not_due_again_at_once() {
+        let limits = Limits::default();
+        let mut heartbeat = Heartbeat::new(Duration::ZERO, &limits);
+        let mut now = Duration::ZERO;
+        for sent in 0..2 * HEARTBEATS_OUTSTANDING_MAX {
+            now = heartbeat.next_timeout();
+            heartbeat.on_record_received(now);
+            assert!(heartbeat.is_due(now));
+            // Neither a transport that takes nothing nor a peer that echoes nothing makes the timer stand still.
+            assert_eq!(heartbeat.start(now).is_some(), sent < HEARTBEATS_OUTSTANDING_MAX);
+            assert_eq!(heartbeat.next_timeout(), now + limits.heartbeat_interval);
+        }
+        assert_eq!(now, limits.heartbeat_interval * 128);
+    }
+
+    #[test]
+    fn a_timer_without_end_does_not_overflow() {
+        let limits =
+            Limits { heartbeat_interval: Duration::MAX, idle_timeout: Duration::MAX, ..Limits::default() };
+        let heartbeat = Heartbeat::new(Duration::from_secs(1), &limits);
+        assert_eq!(heartbeat.next_timeout(), Duration::MAX);
     }
 }

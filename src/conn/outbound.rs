@@ -1,9 +1,10 @@
-//! What waits to be sent: control frames first, then messages, cut into frames that take turns by stream.
+//! What waits to be sent: control frames first, then messages, cut into frames that take turns by stream, no more of
+//! them at once than a receiver holds unfinished.
 
 use crate::wire::{
     FrameType,
     frame::{FLAG_MORE, Frame},
-    limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX},
+    limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -15,24 +16,43 @@ struct Queued {
     frame_type: FrameType,
     message: Bytes,
     sent: usize,
+    /// Whether it made its stream busy.
+    holds_stream: bool,
 }
 
 impl Queued {
     fn rest(&self) -> usize {
         self.message.len() - self.sent
     }
+
+    /// Whether it takes more than one frame.
+    fn is_long(&self) -> bool {
+        self.message.len() > FRAME_PAYLOAD_MAX
+    }
+
+    /// Whether it opens a stream: the numbers of streams have to go up in the order of their first frames.
+    fn opens_stream(&self) -> bool {
+        matches!(self.frame_type, FrameType::RPC_CALL | FrameType::SUBSCRIBE)
+    }
 }
 
 /// The queue. Messages of one stream leave in order and do not interleave; messages of different streams do.
 ///
 /// A message that fits a frame goes straight to `ready`. A longer one makes its stream busy: what follows on that
-/// stream waits in `behind` until the last fragment is out.
+/// stream waits in `behind` until the last fragment is out. Of the longer ones only so many take turns as the receiver
+/// may hold unfinished; the others wait in `waiting`, and with them every later message that opens a stream.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     control: VecDeque<(FrameType, u8, u32, Vec<u8>)>,
     ready: VecDeque<Queued>,
+    /// Not empty only while `ready` holds a long message.
+    waiting: VecDeque<Queued>,
+    /// By busy stream.
     behind: HashMap<u32, VecDeque<Queued>>,
-    /// Bytes of payload in `ready` and `behind` that are not sent.
+    /// Long messages in `ready`: at most [`PARTIAL_STREAMS_MAX`], of at most [`PARTIAL_BYTES_MAX`] bytes.
+    long_in_turn: usize,
+    long_in_turn_bytes: usize,
+    /// Bytes of payload that are not sent, control frames aside.
     bytes: usize,
 }
 
@@ -45,19 +65,32 @@ impl Outbound {
     /// Queues a message.
     pub(super) fn push(&mut self, stream: u32, frame_type: FrameType, message: Bytes) {
         self.bytes += message.len();
-        let queued = Queued { stream, frame_type, message, sent: 0 };
+        let mut queued = Queued { stream, frame_type, message, sent: 0, holds_stream: false };
         if let Some(behind) = self.behind.get_mut(&stream) {
             behind.push_back(queued);
-            return;
+        } else if queued.is_long() || (queued.opens_stream() && !self.waiting.is_empty()) {
+            queued.holds_stream = true;
+            self.behind.insert(stream, VecDeque::new());
+            self.waiting.push_back(queued);
+            self.let_waiting_in();
+        } else {
+            self.ready.push_back(queued);
         }
-        self.make_ready(queued);
     }
 
-    fn make_ready(&mut self, queued: Queued) {
-        if queued.message.len() > FRAME_PAYLOAD_MAX {
-            self.behind.entry(queued.stream).or_default();
+    /// Moves messages from `waiting` to `ready`, in order, as far as the receiver's limits allow.
+    fn let_waiting_in(&mut self) {
+        while let Some(front) = self.waiting.front() {
+            if front.is_long() {
+                let bytes = self.long_in_turn_bytes + front.message.len();
+                if self.long_in_turn >= PARTIAL_STREAMS_MAX || bytes > PARTIAL_BYTES_MAX {
+                    return;
+                }
+                self.long_in_turn += 1;
+                self.long_in_turn_bytes = bytes;
+            }
+            self.ready.extend(self.waiting.pop_front());
         }
-        self.ready.push_back(queued);
     }
 
     /// Appends frames to `plaintext` until nothing is left or the next frame would pass `max` bytes in all.
@@ -80,8 +113,8 @@ impl Outbound {
             self.pop_frame(&mut queued, len, plaintext);
             if queued.rest() > 0 {
                 self.ready.push_back(queued);
-            } else if queued.message.len() > FRAME_PAYLOAD_MAX {
-                self.end_busy(queued.stream);
+            } else {
+                self.end_message(&queued);
             }
         }
     }
@@ -95,17 +128,27 @@ impl Outbound {
         self.bytes -= len;
     }
 
-    /// The long message of `stream` is out: what waited behind it moves up, to the next long one.
-    fn end_busy(&mut self, stream: u32) {
-        let mut waiting = self.behind.remove(&stream).unwrap_or_default();
-        while let Some(queued) = waiting.pop_front() {
-            let long = queued.message.len() > FRAME_PAYLOAD_MAX;
-            self.make_ready(queued);
-            if long {
-                self.behind.insert(stream, waiting);
-                return;
-            }
+    /// The last frame of a message is out: others may take its turn, and what waited behind it on its stream moves up,
+    /// to the next long one.
+    fn end_message(&mut self, ended: &Queued) {
+        if !ended.holds_stream {
+            return;
         }
+        if ended.is_long() {
+            self.long_in_turn -= 1;
+            self.long_in_turn_bytes -= ended.message.len();
+        }
+        let mut behind = self.behind.remove(&ended.stream).unwrap_or_default();
+        while let Some(mut queued) = behind.pop_front() {
+            if queued.is_long() {
+                queued.holds_stream = true;
+                self.behind.insert(ended.stream, behind);
+                self.waiting.push_back(queued);
+                break;
+            }
+            self.ready.push_back(queued);
+        }
+        self.let_waiting_in();
     }
 
     /// Control frames that wait.
@@ -145,8 +188,8 @@ mod tests {
                 frames.push((frame.frame_type, frame.stream, frame.has_more(), frame.payload.len()));
             }
         }
-        assert_eq!(outbound.bytes(), 0);
-        assert!(outbound.behind.is_empty());
+        assert_eq!((outbound.bytes(), outbound.long_in_turn, outbound.long_in_turn_bytes), (0, 0, 0));
+        assert!(outbound.behind.is_empty() && outbound.waiting.is_empty());
         frames
     }
 
@@ -174,6 +217,55 @@ mod tests {
                 (F::EVENT, 1, false, 4),
             ]
         );
+    }
+
+    /// Sends `messages` and gives the most streams, and the most bytes, that the receiver held unfinished.
+    fn most_unfinished(messages: &[(u32, usize)]) -> (usize, usize) {
+        let mut outbound = Outbound::default();
+        for (stream, len) in messages {
+            outbound.push(*stream, FrameType::RPC_CALL, Bytes::from(vec![0; *len]));
+        }
+        let (mut unfinished, mut most, mut last_opened) = (HashMap::new(), (0, 0), 0);
+        for (_, stream, has_more, len) in drain(&mut outbound, 65_519) {
+            if !unfinished.contains_key(&stream) {
+                assert!(stream > last_opened, "stream {stream} is opened after {last_opened}");
+                last_opened = stream;
+            }
+            *unfinished.entry(stream).or_insert(0) += len;
+            if !has_more {
+                unfinished.remove(&stream);
+            }
+            most = (unfinished.len().max(most.0), unfinished.values().sum::<usize>().max(most.1));
+        }
+        most
+    }
+
+    #[test]
+    fn no_more_is_under_way_than_a_receiver_holds_unfinished() {
+        let streams = |count: u32, len| (0..count).map(|n| (n * 2 + 1, len)).collect::<Vec<_>>();
+        let (_, bytes) = most_unfinished(&streams(5, 1 << 20));
+        assert!(bytes <= PARTIAL_BYTES_MAX, "{bytes}");
+        let (count, _) = most_unfinished(&streams(200, FRAME_PAYLOAD_MAX + 1));
+        assert_eq!(count, PARTIAL_STREAMS_MAX);
+        // A short message that opens a stream does not overtake a long one that waits; one after it on its stream waits
+        // with it.
+        let mixed: Vec<_> = streams(9, 1 << 20)
+            .into_iter()
+            .flat_map(|(stream, len)| [(stream * 2, len), (stream * 2 + 1, 9)])
+            .collect();
+        most_unfinished(&mixed);
+    }
+
+    #[test]
+    fn answers_do_not_wait_for_long_ones_that_wait() {
+        let mut outbound = Outbound::default();
+        for stream in [1, 3, 5] {
+            outbound.push(stream, FrameType::RPC_RESPONSE, Bytes::from(vec![0; 1 << 20]));
+        }
+        outbound.push(7, FrameType::RPC_RESPONSE, Bytes::from_static(b"quick"));
+        let frames = drain(&mut outbound, 65_519);
+        assert_eq!(frames.iter().position(|frame| frame.1 == 7), Some(2));
+        assert_eq!(frames.iter().position(|frame| frame.1 == 5), Some(129));
     }
 
     #[test]

@@ -4,15 +4,13 @@ use super::ConnectionError;
 use crate::wire::{
     FrameType,
     frame::Frame,
-    limits::{MESSAGE_MAX, PARTIAL_BYTES_MAX},
+    limits::{MESSAGE_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
 use std::collections::HashMap;
 
-/// Streams that may be in the middle of a message at once: more than a fair sender interleaves.
-const PARTIAL_STREAMS_MAX: usize = 64;
-
-/// Unfinished messages by stream; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of their lengths.
+/// Unfinished messages by stream, at most [`PARTIAL_STREAMS_MAX`]; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of
+/// their lengths.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
     partial: HashMap<u32, (FrameType, Vec<u8>)>,

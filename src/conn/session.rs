@@ -16,7 +16,11 @@ use crate::wire::{
     control::{Close, GoAway, Heartbeat as HeartbeatPayload},
     envelope::{Envelope, RpcError},
     frame::{FLAG_ACK, Frame},
-    limits::{FRAME_PAYLOAD_MAX, HEARTBEATS_OUTSTANDING_MAX, MESSAGE_MAX, RECORD_PLAINTEXT_MAX},
+    handshake::ServerHello,
+    limits::{
+        FRAME_PAYLOAD_MAX, HEARTBEATS_OUTSTANDING_MAX, MESSAGE_MAX, RECORD_PLAINTEXT_MAX, TAG_LEN,
+        UNAUTHENTICATED_BODY_MAX,
+    },
 };
 use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
@@ -40,6 +44,10 @@ pub(super) struct Session {
     unproved: Option<Peer>,
     /// Client: GOAWAY was received.
     pub(super) peer_is_going_away: bool,
+    /// Longest plaintext of the next record.
+    plaintext_max: usize,
+    /// Longest message that the peer takes.
+    message_max: usize,
 }
 
 impl Session {
@@ -48,14 +56,16 @@ impl Session {
         Self { unproved: Some(peer), ..Self::new(side, records, limits, now) }
     }
 
-    pub(super) fn client(
-        records: RecordLayer,
-        streams: ClientStreams,
-        limits: &Limits,
-        now: Duration,
-    ) -> Self {
+    pub(super) fn client(records: RecordLayer, hello: &ServerHello, limits: &Limits, now: Duration) -> Self {
+        let streams = ClientStreams::new(
+            hello.calls_max.min(limits.calls_max),
+            hello.subscriptions_max.min(limits.subscriptions_max),
+        );
         let mut session = Self::new(Side::Client(streams), records, limits, now);
-        // The first record proves to the server that we hold the keys; a call that follows at once shares it.
+        session.message_max = usize::try_from(hello.message_max).unwrap_or(usize::MAX).min(MESSAGE_MAX);
+        // The first record proves to the server that we hold the keys, and is short until it does; a call that follows
+        // at once shares it.
+        session.plaintext_max = UNAUTHENTICATED_BODY_MAX - TAG_LEN;
         session.send_heartbeat(now);
         session
     }
@@ -70,6 +80,8 @@ impl Session {
             builder: FlatBufferBuilder::new(),
             unproved: None,
             peer_is_going_away: false,
+            plaintext_max: RECORD_PLAINTEXT_MAX,
+            message_max: MESSAGE_MAX,
         }
     }
 
@@ -181,7 +193,7 @@ impl Session {
     pub(super) fn send(&mut self, stream: u32, frame_type: FrameType, message: &impl Envelope) -> bool {
         let bytes = message.encode(&mut self.builder);
         let len = bytes.len();
-        let fits = len <= MESSAGE_MAX;
+        let fits = len <= self.message_max;
         if fits {
             self.outbound.push(stream, frame_type, Bytes::copy_from_slice(bytes));
         }
@@ -216,7 +228,8 @@ impl Session {
             return Ok(false);
         }
         let from = out.len();
-        self.outbound.pop_frames(out, RECORD_PLAINTEXT_MAX);
+        self.outbound.pop_frames(out, self.plaintext_max);
+        self.plaintext_max = RECORD_PLAINTEXT_MAX;
         self.records.seal(out, from)?;
         self.heartbeat.on_record_sent(now);
         Ok(true)

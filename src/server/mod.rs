@@ -1,5 +1,20 @@
-//! The daemon around the connection: configuration, keys, logs.
+//! The daemon: a shell of tasks around the sans-IO connection. It reads the clock, draws randomness, opens sockets; the
+//! floors below do not.
 
+mod admission;
+mod calls;
+mod clock;
 pub mod config;
+mod daemon;
+mod driver;
+pub mod harden;
+mod http;
 pub mod key_file;
+mod listener;
 pub mod logging;
+mod shared;
+mod subscriptions;
+mod transport;
+
+pub use daemon::{Daemon, Setup, StartError};
+pub use http::{SUBPROTOCOL, WEBSOCKET_PATH};

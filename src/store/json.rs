@@ -73,15 +73,18 @@ fn skip_string(bytes: &mut impl Iterator<Item = u8>) -> Result<(), StoreError> {
         match byte {
             b'"' => return Ok(()),
             0 => return Err(zero_character()),
-            b'\\' => {
-                if bytes.next() == Some(b'u')
-                    && bytes.by_ref().take(4).filter(|digit| *digit == b'0').count() == 4
-                {
-                    return Err(zero_character());
-                }
-            }
+            b'\\' => skip_escape(bytes)?,
             _ => {}
         }
+    }
+    Ok(())
+}
+
+/// Passes over the rest of an escape whose backslash was read.
+fn skip_escape(bytes: &mut impl Iterator<Item = u8>) -> Result<(), StoreError> {
+    let is_unicode = bytes.next() == Some(b'u');
+    if is_unicode && bytes.take(4).filter(|digit| *digit == b'0').count() == 4 {
+        return Err(zero_character());
     }
     Ok(())
 }

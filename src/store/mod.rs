@@ -6,7 +6,9 @@
 pub(crate) mod base64url;
 mod connection;
 mod documents;
+pub mod embedded;
 mod error;
+pub mod feed;
 mod ids;
 mod json;
 mod migrate;

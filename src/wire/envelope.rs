@@ -122,11 +122,12 @@ where
     let options = VerifierOptions {
         max_depth: ENVELOPE_DEPTH_MAX,
         max_tables: ENVELOPE_TABLES_MAX,
-        max_apparent_size: MESSAGE_MAX,
+        // Counts the bytes that fields refer to, vtables twice and shared ones again: the longest message that a fair
+        // sender writes passes, and one whose fields share bytes does not grow by more than this.
+        max_apparent_size: 2 * MESSAGE_MAX,
         ignore_missing_null_terminator: false,
     };
-    flatbuffers::root_with_opts::<ForwardsUOffset<T>>(&options, message)
-        .map_err(|_| DecodeError::InvalidEnvelope(name))
+    flatbuffers::root_with_opts::<T>(&options, message).map_err(|_| DecodeError::InvalidEnvelope(name))
 }
 
 fn bytes_of(message: &Bytes, field: Option<Vector<'_, u8>>) -> Option<Bytes> {

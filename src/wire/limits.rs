@@ -19,6 +19,8 @@ pub const FRAME_PAYLOAD_MAX: usize = 16_384;
 pub const MESSAGE_MAX: usize = 1 << 20;
 /// Bytes of unfinished messages per connection: two whole messages, so that one peer cannot hold a mebibyte per stream.
 pub const PARTIAL_BYTES_MAX: usize = 2 * MESSAGE_MAX;
+/// Streams that may be in the middle of a message at once, per connection and direction: many short turns help nobody.
+pub const PARTIAL_STREAMS_MAX: usize = 64;
 /// Calls in flight per connection.
 pub const CALLS_MAX: u16 = 256;
 /// Subscriptions per connection.

@@ -145,10 +145,11 @@ fn id_of(line: &str) -> Option<String> {
 }
 
 fn error_code(rule: &str, codes: &[String]) -> Result<(), String> {
+    let rule = rule.split_whitespace().collect::<Vec<_>>().join(" ");
     let Some((_, stated)) = rule.rsplit_once("Error: ") else {
         return Err("states no error code".to_owned());
     };
-    let stated = stated.trim().trim_end_matches('.').replace('\n', " ");
+    let stated = stated.trim_end_matches('.');
     if let Some(reason) = stated.strip_prefix("none (") {
         return if reason.len() > 8 { Ok(()) } else { Err("has no code and no reason".to_owned()) };
     }

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("auth", 3),
     ("store", 3),
     ("conn", 2),
+    ("primitives", 2),
     ("noise", 1),
     ("wire", 1),
 ];

@@ -69,8 +69,14 @@ impl ExpectResponse {
         let hello = ServerHello::decode(&payload)?;
         self.check_downgrade(&hello)?;
         let transport = self.handshake.into_transport().map_err(decryption)?;
+        let key = transport.remote_static.or(self.config.server_key);
+        // NX takes any key. A client that knows the server must not end up with another one because somebody refused
+        // every other suite.
+        if self.config.server_key.is_some() && key != self.config.server_key {
+            return Err(ConnectionError::Decryption);
+        }
         let peer = Peer {
-            key: transport.remote_static.or(self.config.server_key),
+            key,
             suite: self.suite,
             handshake_hash: transport.handshake_hash,
             connection_id: hello.connection_id,

@@ -1,18 +1,37 @@
 //! The client's view of the streams it opens: it knows each until the server has ended it.
+//!
+//! ```text
+//!            RPC_CALL is sent          RPC_RESPONSE | RPC_ERROR
+//!   idle ────────────────────▶ Call ─────────────────────────────────────▶ closed
+//!            SUBSCRIBE is sent                 SUBSCRIBED          RPC_ERROR
+//!   idle ────────────────────▶ Subscription ─────────────▶ live ─────────▶ closed
+//! ```
+//! RPC_CANCEL and UNSUBSCRIBE change nothing about what the server may still send.
 
 use crate::conn::{ApiMisuse, ConnectionError, Event, reassembly::Reassembly};
 use crate::wire::{
     FrameType,
     envelope::{Envelope, Event as EventMessage, RpcError, RpcResponse, Subscribed},
     frame::Frame,
+    limits::CREDIT_MAX,
 };
 use bytes::Bytes;
 use std::collections::HashMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    Call,
-    Subscription,
+    Call {
+        is_cancelled: bool,
+    },
+    Subscription {
+        /// Items that the server may still send, as far as this side knows: never less than the server knows, and at
+        /// most [`CREDIT_MAX`].
+        credit: u32,
+        /// Whether SUBSCRIBED came, which goes before the first item.
+        is_live: bool,
+        /// Whether UNSUBSCRIBE is sent.
+        is_ending: bool,
+    },
 }
 
 /// Every stream that waits for the server.
@@ -29,7 +48,7 @@ pub(in crate::conn) struct ClientStreams {
 }
 
 impl ClientStreams {
-    /// With the limits that the server gave in its hello.
+    /// With the smaller ones of this side's limits and those that the server gave in its hello.
     pub(in crate::conn) fn new(calls_max: u16, subscriptions_max: u16) -> Self {
         Self {
             streams: HashMap::new(),
@@ -50,16 +69,19 @@ impl ClientStreams {
         if self.calls >= self.calls_max {
             return Err(ApiMisuse::TooManyStreams);
         }
-        let stream = self.open_stream(State::Call)?;
+        let stream = self.open_stream(State::Call { is_cancelled: false })?;
         self.calls += 1;
         Ok(stream)
     }
 
-    pub(in crate::conn) fn open_subscription(&mut self) -> Result<u32, ApiMisuse> {
+    pub(in crate::conn) fn open_subscription(&mut self, credit: u32) -> Result<u32, ApiMisuse> {
         if self.subscriptions >= self.subscriptions_max {
             return Err(ApiMisuse::TooManyStreams);
         }
-        let stream = self.open_stream(State::Subscription)?;
+        if credit > CREDIT_MAX {
+            return Err(ApiMisuse::TooMuchCredit);
+        }
+        let stream = self.open_stream(State::Subscription { credit, is_live: false, is_ending: false })?;
         self.subscriptions += 1;
         Ok(stream)
     }
@@ -78,18 +100,41 @@ impl ClientStreams {
 
     fn remove(&mut self, stream: u32) {
         match self.streams.remove(&stream) {
-            Some(State::Call) => self.calls -= 1,
-            Some(State::Subscription) => self.subscriptions -= 1,
+            Some(State::Call { .. }) => self.calls -= 1,
+            Some(State::Subscription { .. }) => self.subscriptions -= 1,
             None => {}
         }
     }
 
-    pub(in crate::conn) fn is_call(&self, stream: u32) -> bool {
-        self.streams.get(&stream) == Some(&State::Call)
+    /// Gives a call up; says whether it is for the first time.
+    pub(in crate::conn) fn cancel(&mut self, stream: u32) -> Result<bool, ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Call { is_cancelled }) => Ok(!std::mem::replace(is_cancelled, true)),
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
     }
 
-    pub(in crate::conn) fn is_subscription(&self, stream: u32) -> bool {
-        self.streams.get(&stream) == Some(&State::Subscription)
+    /// Ends a subscription from this side.
+    pub(in crate::conn) fn unsubscribe(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Subscription { is_ending, .. }) if !*is_ending => {
+                *is_ending = true;
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    /// Counts credit that is given to the server.
+    pub(in crate::conn) fn add_credit(&mut self, stream: u32, items: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Subscription { credit, is_ending: false, .. }) => {
+                let sum = credit.checked_add(items).filter(|sum| *sum <= CREDIT_MAX);
+                *credit = sum.ok_or(ApiMisuse::TooMuchCredit)?;
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
     }
 
     /// Takes a frame of a stream; gives the event when the frame ends a message.
@@ -99,8 +144,8 @@ impl ClientStreams {
             return Err(ConnectionError::Protocol("a frame on a stream that is not open"));
         };
         let allowed = match state {
-            State::Call => matches!(frame.frame_type, FrameType::RPC_RESPONSE | FrameType::RPC_ERROR),
-            State::Subscription => {
+            State::Call { .. } => matches!(frame.frame_type, FrameType::RPC_RESPONSE | FrameType::RPC_ERROR),
+            State::Subscription { .. } => {
                 matches!(frame.frame_type, FrameType::SUBSCRIBED | FrameType::EVENT | FrameType::RPC_ERROR)
             }
         };
@@ -118,8 +163,17 @@ impl ClientStreams {
         message: &Bytes,
     ) -> Result<Event, ConnectionError> {
         Ok(match frame_type {
-            FrameType::SUBSCRIBED => Event::Subscribed(stream, Subscribed::decode(message)?),
-            FrameType::EVENT => Event::Item(stream, EventMessage::decode(message)?),
+            FrameType::SUBSCRIBED => {
+                let subscribed = Subscribed::decode(message)?;
+                if let Some(State::Subscription { is_live, .. }) = self.streams.get_mut(&stream) {
+                    *is_live = true;
+                }
+                Event::Subscribed(stream, subscribed)
+            }
+            FrameType::EVENT => {
+                self.spend_credit(stream)?;
+                Event::Item(stream, EventMessage::decode(message)?)
+            }
             last => {
                 self.remove(stream);
                 if last == FrameType::RPC_RESPONSE {
@@ -129,5 +183,169 @@ impl ClientStreams {
                 }
             }
         })
+    }
+
+    fn spend_credit(&mut self, stream: u32) -> Result<(), ConnectionError> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Subscription { is_live: true, credit, .. }) => {
+                *credit =
+                    credit.checked_sub(1).ok_or(ConnectionError::Protocol("an EVENT without credit"))?;
+                Ok(())
+            }
+            _ => Err(ConnectionError::Protocol("an EVENT before SUBSCRIBED")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{ErrorCode, envelope::EventKind, frame::FLAG_MORE};
+    use flatbuffers::FlatBufferBuilder;
+
+    fn message(value: &impl Envelope) -> Vec<u8> {
+        value.encode(&mut FlatBufferBuilder::new()).to_vec()
+    }
+
+    fn payload(frame_type: FrameType) -> Vec<u8> {
+        match frame_type {
+            FrameType::RPC_RESPONSE => message(&RpcResponse::default()),
+            FrameType::RPC_ERROR => message(&RpcError {
+                code: ErrorCode::CANCELLED,
+                message: String::new(),
+                retryable: false,
+                retry_after_ms: 0,
+                details: Bytes::new(),
+            }),
+            FrameType::SUBSCRIBED => message(&Subscribed { cursor: "c".into(), snapshot_end: false }),
+            FrameType::EVENT => message(&EventMessage {
+                cursor: "c".into(),
+                kind: EventKind::Insert,
+                id: "i".into(),
+                data: None,
+                old: None,
+                version: 1,
+                dropped: 0,
+                omitted: 0,
+            }),
+            _ => Vec::new(),
+        }
+    }
+
+    fn recv(streams: &mut ClientStreams, frame_type: FrameType, flags: u8) -> String {
+        let payload = payload(frame_type);
+        match streams.recv(&Frame { frame_type, flags, stream: 1, payload: &payload }) {
+            Ok(Some(event)) => format!("{event:?}").split('(').next().unwrap().to_owned(),
+            Ok(None) => "Nothing".into(),
+            Err(error) => error.code().to_string(),
+        }
+    }
+
+    /// Brings stream 1 into a state, and gives what one more frame on it does.
+    fn outcome(state: &str, frame_type: FrameType) -> String {
+        let mut streams = ClientStreams::new(1, 1);
+        match state {
+            "idle" => {}
+            "call" => drop(streams.open_call().unwrap()),
+            "cancelled" => {
+                streams.open_call().unwrap();
+                assert_eq!((streams.cancel(1), streams.cancel(1)), (Ok(true), Ok(false)));
+            }
+            "receiving" => {
+                streams.open_call().unwrap();
+                assert_eq!(recv(&mut streams, FrameType::RPC_RESPONSE, FLAG_MORE), "Nothing");
+            }
+            "closed" => {
+                streams.open_call().unwrap();
+                assert_eq!(recv(&mut streams, FrameType::RPC_RESPONSE, 0), "Response");
+            }
+            state => {
+                streams.open_subscription(u32::from(state != "no credit")).unwrap();
+                if state != "pending" {
+                    assert_eq!(recv(&mut streams, FrameType::SUBSCRIBED, 0), "Subscribed");
+                }
+                if state == "unsubscribed" {
+                    streams.unsubscribe(1).unwrap();
+                }
+            }
+        }
+        // The rest of a message of two fragments is not a message alone: what counts is whether the frame is let in.
+        if state == "receiving" {
+            return recv(&mut streams, frame_type, FLAG_MORE);
+        }
+        recv(&mut streams, frame_type, 0)
+    }
+
+    /// The whole state x event table of the specification ("Streams"), as a client sees it.
+    #[test]
+    fn state_event_table_client_stream() {
+        use FrameType as F;
+        let events = [F::RPC_RESPONSE, F::RPC_ERROR, F::SUBSCRIBED, F::EVENT, F::RPC_CALL, F::CREDIT];
+        let states = [
+            "idle",
+            "call",
+            "cancelled",
+            "receiving",
+            "pending",
+            "live",
+            "no credit",
+            "unsubscribed",
+            "closed",
+        ];
+        let table: Vec<Vec<String>> =
+            states.iter().map(|state| events.iter().map(|event| outcome(state, *event)).collect()).collect();
+        const E: &str = "PROTOCOL_ERROR";
+        assert_eq!(
+            table,
+            [
+                [E, E, E, E, E, E],
+                ["Response", "Error", E, E, E, E],
+                ["Response", "Error", E, E, E, E],
+                ["Nothing", E, E, E, E, E],
+                [E, "Error", "Subscribed", E, E, E],
+                [E, "Error", "Subscribed", "Item", E, E],
+                [E, "Error", "Subscribed", E, E, E],
+                [E, "Error", "Subscribed", "Item", E, E],
+                [E, E, E, E, E, E],
+            ]
+        );
+    }
+
+    #[test]
+    fn credit_is_counted_where_it_is_given() {
+        let mut streams = ClientStreams::new(1, 1);
+        assert_eq!(streams.open_subscription(CREDIT_MAX + 1), Err(ApiMisuse::TooMuchCredit));
+        streams.open_subscription(1).unwrap();
+        assert_eq!(recv(&mut streams, FrameType::SUBSCRIBED, 0), "Subscribed");
+        assert_eq!(recv(&mut streams, FrameType::EVENT, 0), "Item");
+        assert_eq!(streams.add_credit(1, CREDIT_MAX), Ok(()));
+        assert_eq!(streams.add_credit(1, 1), Err(ApiMisuse::TooMuchCredit));
+        assert_eq!(recv(&mut streams, FrameType::EVENT, 0), "Item");
+        assert_eq!(streams.add_credit(1, 1), Ok(()));
+        streams.unsubscribe(1).unwrap();
+        assert_eq!(streams.unsubscribe(1), Err(ApiMisuse::NoSuchStream));
+        assert_eq!(streams.add_credit(1, 1), Err(ApiMisuse::NoSuchStream));
+        assert_eq!(streams.add_credit(3, 1), Err(ApiMisuse::NoSuchStream));
+    }
+
+    #[test]
+    fn limits_are_freed_by_the_answer() {
+        let mut streams = ClientStreams::new(1, 1);
+        streams.open_call().unwrap();
+        assert_eq!(streams.open_call(), Err(ApiMisuse::TooManyStreams));
+        assert_eq!(streams.open_subscription(0), Ok(3));
+        assert_eq!(streams.open_subscription(0), Err(ApiMisuse::TooManyStreams));
+        recv(&mut streams, FrameType::RPC_ERROR, 0);
+        assert_eq!(streams.open_call(), Ok(5));
+        streams.abandon(5);
+        assert_eq!(streams.open_call(), Ok(7));
+    }
+
+    #[test]
+    fn stream_numbers_end() {
+        let mut streams = ClientStreams::new(2, 0);
+        streams.next = Some(u32::MAX);
+        assert_eq!(streams.open_call(), Ok(u32::MAX));
+        assert_eq!(streams.open_call(), Err(ApiMisuse::StreamsExhausted));
     }
 }

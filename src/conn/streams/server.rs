@@ -24,10 +24,14 @@ use std::collections::HashMap;
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Receiving,
-    Call,
-    /// Items that may be sent; at most [`CREDIT_MAX`].
+    Call {
+        is_cancelled: bool,
+    },
     Subscription {
+        /// Items that may be sent; at most [`CREDIT_MAX`].
         credit: u32,
+        /// Whether SUBSCRIBED is sent, which goes before the first item.
+        is_live: bool,
     },
 }
 
@@ -134,7 +138,7 @@ impl ServerStreams {
                 );
             };
             self.calls += 1;
-            self.streams.insert(stream, State::Call);
+            self.streams.insert(stream, State::Call { is_cancelled: false });
             Received::Call(stream, call)
         } else {
             if self.subscriptions >= self.subscriptions_max {
@@ -148,15 +152,19 @@ impl ServerStreams {
                 }
             };
             self.subscriptions += 1;
-            self.streams.insert(stream, State::Subscription { credit: subscribe.credit });
+            self.streams.insert(stream, State::Subscription { credit: subscribe.credit, is_live: false });
             Received::Subscribe(stream, subscribe)
         }
     }
 
     fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         expect_empty(frame)?;
-        match self.streams.get(&frame.stream) {
-            Some(State::Call) => Ok(Received::Cancel(frame.stream)),
+        match self.streams.get_mut(&frame.stream) {
+            Some(State::Call { is_cancelled }) if *is_cancelled => Ok(Received::Nothing),
+            Some(State::Call { is_cancelled }) => {
+                *is_cancelled = true;
+                Ok(Received::Cancel(frame.stream))
+            }
             Some(State::Subscription { .. }) => {
                 Err(ConnectionError::Protocol("RPC_CANCEL on a subscription"))
             }
@@ -180,7 +188,7 @@ impl ServerStreams {
     fn recv_credit(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         let Credit(items) = Credit::decode(frame.payload)?;
         match self.streams.get_mut(&frame.stream) {
-            Some(State::Subscription { credit }) => {
+            Some(State::Subscription { credit, .. }) => {
                 *credit = credit
                     .checked_add(items)
                     .filter(|sum| *sum <= CREDIT_MAX)
@@ -204,7 +212,7 @@ impl ServerStreams {
     /// Ends a call: its answer goes out.
     pub(in crate::conn) fn end_call(&mut self, stream: u32) -> Result<(), ApiMisuse> {
         match self.streams.get(&stream) {
-            Some(State::Call) => {
+            Some(State::Call { .. }) => {
                 self.close(stream);
                 Ok(())
             }
@@ -226,15 +234,36 @@ impl ServerStreams {
     /// Items that may be sent on a subscription; `None` when there is no such subscription.
     pub(in crate::conn) fn credit(&self, stream: u32) -> Option<u32> {
         match self.streams.get(&stream) {
-            Some(State::Subscription { credit }) => Some(*credit),
+            Some(State::Subscription { credit, .. }) => Some(*credit),
             _ => None,
+        }
+    }
+
+    /// SUBSCRIBED is sent: items may follow.
+    pub(in crate::conn) fn start_subscription(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Subscription { is_live, .. }) => {
+                *is_live = true;
+                Ok(())
+            }
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    /// Says whether an item may be sent.
+    pub(in crate::conn) fn check_event(&self, stream: u32) -> Result<(), ApiMisuse> {
+        match self.streams.get(&stream) {
+            Some(State::Subscription { is_live: false, .. }) => Err(ApiMisuse::NotSubscribed),
+            Some(State::Subscription { credit: 0, .. }) => Err(ApiMisuse::NoCredit),
+            Some(State::Subscription { .. }) => Ok(()),
+            _ => Err(ApiMisuse::NoSuchStream),
         }
     }
 
     /// Takes the credit of one item.
     pub(in crate::conn) fn spend_credit(&mut self, stream: u32) -> Result<(), ApiMisuse> {
         match self.streams.get_mut(&stream) {
-            Some(State::Subscription { credit }) => {
+            Some(State::Subscription { credit, .. }) => {
                 *credit = credit.checked_sub(1).ok_or(ApiMisuse::NoCredit)?;
                 Ok(())
             }
@@ -244,7 +273,7 @@ impl ServerStreams {
 
     fn close(&mut self, stream: u32) {
         match self.streams.remove(&stream) {
-            Some(State::Call) => self.calls -= 1,
+            Some(State::Call { .. }) => self.calls -= 1,
             Some(State::Subscription { .. }) => self.subscriptions -= 1,
             Some(State::Receiving) | None => {}
         }
@@ -299,6 +328,10 @@ mod tests {
                 streams.recv(&first).unwrap();
             }
             "call" => drop(streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap()),
+            "cancelled" => {
+                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                streams.recv(&frame(FrameType::RPC_CANCEL, 1, &[])).unwrap();
+            }
             "subscription" => drop(streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe)).unwrap()),
             _ => {
                 streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
@@ -323,7 +356,7 @@ mod tests {
     fn state_event_table_server_stream() {
         use FrameType as F;
         let events = [F::RPC_CALL, F::SUBSCRIBE, F::RPC_CANCEL, F::UNSUBSCRIBE, F::CREDIT, F::EVENT];
-        let table: Vec<Vec<String>> = ["idle", "receiving", "call", "subscription", "closed"]
+        let table: Vec<Vec<String>> = ["idle", "receiving", "call", "cancelled", "subscription", "closed"]
             .iter()
             .map(|state| events.iter().map(|event| outcome(state, *event)).collect())
             .collect();
@@ -334,6 +367,7 @@ mod tests {
                 ["Call", "Subscribe", E, E, E, E],
                 ["Call", E, E, E, E, E],
                 [E, E, "Cancel", E, E, E],
+                [E, E, "Nothing", E, E, E],
                 [E, E, E, "Unsubscribe", "Credit", E],
                 [E, E, "Nothing", "Nothing", "Nothing", E],
             ]
@@ -370,6 +404,18 @@ mod tests {
         streams.recv(&frame(FrameType::CREDIT, 1, &CREDIT_MAX.to_be_bytes())).unwrap();
         assert_eq!(streams.credit(1), Some(CREDIT_MAX));
         assert!(streams.recv(&frame(FrameType::CREDIT, 1, &[0, 0, 0, 1])).is_err());
+    }
+
+    #[test]
+    fn an_item_needs_a_position_and_credit() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        assert_eq!(streams.check_event(1), Err(ApiMisuse::NoSuchStream));
+        streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
+        assert_eq!(streams.check_event(1), Err(ApiMisuse::NotSubscribed));
+        streams.start_subscription(1).unwrap();
+        assert_eq!(streams.check_event(1), Ok(()));
+        streams.spend_credit(1).unwrap();
+        assert_eq!(streams.check_event(1), Err(ApiMisuse::NoCredit));
     }
 
     #[test]

@@ -8,6 +8,25 @@ use crate::noise::provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptEr
 use crate::noise::{DHLEN, KEYLEN, NONCELEN, TAGLEN};
 
 /// The provider of the daemon. AWS-LC clears its own copies of keys when they are freed.
+///
+/// Medians of `cargo bench --bench noise` on one x86-64 core with AVX2, and how many times faster than
+/// [`rust_crypto`](super::rust_crypto()) that is:
+///
+/// | | `rust_crypto` | `aws_lc` | ratio |
+/// |---|---|---|---|
+/// | ChaChaPoly seal 64 B | 2.04 µs | 0.25 µs | 8.1 |
+/// | ChaChaPoly seal 1 KiB | 2.81 µs | 0.86 µs | 3.3 |
+/// | ChaChaPoly seal 16 KiB | 17.1 µs | 10.1 µs | 1.7 |
+/// | AESGCM seal 64 B | 0.26 µs | 0.10 µs | 2.7 |
+/// | AESGCM seal 1 KiB | 0.61 µs | 0.23 µs | 2.7 |
+/// | AESGCM seal 16 KiB | 6.5 µs | 1.6 µs | 4.2 |
+/// | X25519 | 58 µs | 37 µs | 1.6 |
+/// | X25519 public key | 19 µs | 10 µs | 2.0 |
+/// | NK handshake, both sides | 299 µs | 189 µs | 1.6 |
+/// | IK handshake, both sides | 547 µs | 351 µs | 1.6 |
+///
+/// Opening costs what sealing does. The handshakes are with ChaChaPoly; with AESGCM they differ by 3 % at most. Of the
+/// 37 µs of an X25519, 10 go into a public key that AWS-LC computes whenever it takes a private key.
 pub fn aws_lc() -> &'static dyn CryptoProvider {
     &AwsLc
 }

@@ -37,7 +37,8 @@ pub(super) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str
     let most = (unknown.chars().count() / 3).max(2);
     known
         .into_iter()
-        .map(|name| (distance(unknown, name), name))
+        // What is only the beginning of a name is one mistake away from it, whatever its length.
+        .map(|name| (if name.starts_with(unknown) { 1 } else { distance(unknown, name) }, name))
         .min()
         .and_then(|(distance, name)| (distance <= most).then_some(name))
 }
@@ -83,6 +84,7 @@ mod tests {
         let known = ["connections", "half_open", "heartbeat"];
         assert_eq!(nearest("conections", known), Some("connections"));
         assert_eq!(nearest("hearbeats", known), Some("heartbeat"));
+        assert_eq!(nearest("half", known), Some("half_open"));
         assert_eq!(nearest("colour", known), None);
     }
 }

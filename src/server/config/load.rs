@@ -84,7 +84,7 @@ pub struct Loaded {
 /// Reads all sources.
 ///
 /// # Errors
-/// All faults that were found, in the order of the layers.
+/// All faults that were found, in the order of their lines.
 pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
     let mut reading = Reading::default();
     reading.file(&sources.file);
@@ -100,7 +100,14 @@ pub fn load(sources: &Sources) -> Result<Loaded, Vec<Fault>> {
         (Some(access), true) => {
             Ok(Loaded { sources: sources_of(&figment), config, access, warnings: reading.warnings })
         }
-        _ => Err(reading.faults),
+        _ => {
+            // The order of the file, so that it can be worked through from top to bottom.
+            reading.faults.sort_by_cached_key(|fault| match fault.place.rsplit_once(':') {
+                Some((file, line)) => (file.to_owned(), line.parse::<usize>().unwrap_or(0)),
+                None => (fault.place.clone(), 0),
+            });
+            Err(reading.faults)
+        }
     }
 }
 
@@ -251,17 +258,18 @@ impl Reading {
     }
 
     fn remove_unknown(&mut self, source: &str, path: &mut Vec<String>, values: &mut Dict) {
-        let Some(known) = known_keys(path) else { return };
-        values.retain(|key, _| {
-            let is_known = known.contains_key(key);
-            if !is_known {
-                path.push(key.clone());
-                let place = with_line(&self.lines, source, path);
-                self.faults.push(unknown(place, path, key, &known));
-                path.pop();
-            }
-            is_known
-        });
+        if let Some(known) = known_keys(path) {
+            values.retain(|key, _| {
+                let is_known = known.contains_key(key);
+                if !is_known {
+                    path.push(key.clone());
+                    let place = with_line(&self.lines, source, path);
+                    self.faults.push(unknown(place, path, key, &known));
+                    path.pop();
+                }
+                is_known
+            });
+        }
         for (key, value) in values {
             if let Value::Dict(_, inner) = value {
                 path.push(key.clone());
@@ -286,7 +294,8 @@ impl Reading {
             self.faults.push(Fault {
                 key: path.join("."),
                 place: with_line(&self.lines, source, &path),
-                message: error.kind.to_string(),
+                // Figment puts quotes around names that have some already.
+                message: error.kind.to_string().replace("``", "`"),
                 hint: None,
             });
             let known = (1..=path.len()).rev().filter_map(|length| path.get(..length));

@@ -1,0 +1,534 @@
+//! One task owns one connection: bytes in, calls and subscriptions, bytes out.
+//!
+//! Backpressure is one chain. While more than [`outbound`](super::config::LimitsConfig::outbound) bytes wait for the
+//! socket, nothing is read, no answer is taken from a call and no event from a subscription; the peer's sockets fill,
+//! and it stops. A peer that takes nothing for the write deadline is given up.
+
+use super::{
+    admission::HalfOpen,
+    calls::{Calls, Started},
+    clock,
+    shared::{Counted, Established, Shared},
+    subscriptions::{Output, Subscriptions},
+    transport::{LINGER, ReadHalf, WriteHalf},
+};
+use crate::{
+    api,
+    auth::{self, Principal, TableRight},
+    conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
+    rpc::{Call, ConnectionId, Context, Status, Untrusted},
+    store::{
+        Json, TableName,
+        feed::{Change, ChangeKind, EndReason, Item, Overflow, SubscribeRequest},
+    },
+    wire::{
+        ErrorCode,
+        envelope::{self, EventKind, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
+        limits::MESSAGE_MAX,
+    },
+};
+use bytes::Bytes;
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// What an EVENT needs beside its images: cursor, id and the table itself.
+const EVENT_OVERHEAD: usize = 8 * 1024;
+
+/// How long a client is asked to stay away at most when the daemon stops; spread, so that a fleet does not come back as
+/// one.
+const GO_AWAY_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// Why a driver ended.
+#[derive(Debug, thiserror::Error)]
+enum DriverError {
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    #[error("the transport failed: {0}")]
+    Io(#[from] io::Error),
+    #[error("the peer did not read for too long")]
+    WriteDeadline,
+    #[error("the system gave no randomness: {0}")]
+    Randomness(#[from] getrandom::Error),
+    #[error(transparent)]
+    Configuration(#[from] ApiMisuse),
+}
+
+/// Serves a connection from its first record to its end.
+pub(super) async fn serve<R: ReadHalf, W: WriteHalf>(
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    accepted: Duration,
+    halves: (R, W),
+    half_open: HalfOpen,
+) {
+    let max = shared.config.limits.connections;
+    // The permit before accept is the bound; this is the count that others read.
+    let _counted = Counted::take(&shared, |counters| &counters.connections, max);
+    let result = match Driver::new(shared, peer, accepted, halves, half_open) {
+        Ok(driver) => driver.run().await,
+        Err(error) => Err(error),
+    };
+    log_end(peer, &result);
+}
+
+struct Driver<R, W> {
+    shared: Arc<Shared>,
+    peer_address: SocketAddr,
+    connection: Connection,
+    reader: R,
+    writer: W,
+    half_open: Option<HalfOpen>,
+    established: Option<Established>,
+    calls: Calls,
+    subscriptions: Subscriptions,
+    access_changes: watch::Receiver<u64>,
+    drain: watch::Receiver<Option<Duration>>,
+    draining_until: Option<Duration>,
+    /// When the write that is stuck began to be.
+    write_stuck_since: Option<Duration>,
+}
+
+/// What woke the driver.
+enum Wake {
+    Read(io::Result<bool>),
+    Written(io::Result<()>),
+    Answer(u32, Result<Bytes, Status>),
+    Subscription(Output),
+    AccessChanged,
+    Drain,
+    Timeout,
+}
+
+impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
+    /// Takes a transport over. `accepted` is when it came: the handshake deadline counts from there.
+    fn new(
+        shared: Arc<Shared>,
+        peer_address: SocketAddr,
+        accepted: Duration,
+        (reader, writer): (R, W),
+        half_open: HalfOpen,
+    ) -> Result<Self, DriverError> {
+        let config = shared.connection_config.clone();
+        let connection = Connection::server(config, clock::entropy()?, R::FRAMING, accepted)?;
+        Ok(Self {
+            access_changes: shared.access.changes(),
+            drain: shared.drain.clone(),
+            shared,
+            peer_address,
+            connection,
+            reader,
+            writer,
+            half_open: Some(half_open),
+            established: None,
+            calls: Calls::default(),
+            subscriptions: Subscriptions::default(),
+            draining_until: None,
+            write_stuck_since: None,
+        })
+    }
+
+    /// Runs the connection to its end.
+    async fn run(mut self) -> Result<(), DriverError> {
+        let result = self.serve().await;
+        if let Err(DriverError::Connection(_)) = &result {
+            // A stranger holds no half-open place while we take leave.
+            self.half_open = None;
+            self.say_goodbye().await;
+        }
+        result
+    }
+
+    async fn serve(&mut self) -> Result<(), DriverError> {
+        self.drain.mark_changed();
+        loop {
+            let now = self.shared.clock.now();
+            self.take_events();
+            self.close_when_drained(now);
+            self.writer.take(&mut self.connection, now);
+            if !self.writer.has_output() {
+                self.write_stuck_since = None;
+                if self.connection.is_drained() {
+                    return self.connection.end().cloned().map_or(Ok(()), |end| Err(end.into()));
+                }
+            }
+            let wake = self.wait(now).await?;
+            self.on_wake(wake)?;
+        }
+    }
+
+    async fn wait(&mut self, now: Duration) -> Result<Wake, DriverError> {
+        let room = self.has_room();
+        let timeout = self.next_timeout(now);
+        let timeout = timeout.map(|at| self.shared.clock.instant(at));
+        let wake = tokio::select! {
+            biased;
+            written = self.writer.write(), if self.writer.has_output() => Wake::Written(written),
+            read = self.reader.read(), if room => Wake::Read(read),
+            (stream, result) = self.calls.next(), if room => Wake::Answer(stream, result),
+            output = self.subscriptions.next(), if room => Wake::Subscription(output),
+            Ok(()) = self.access_changes.changed() => Wake::AccessChanged,
+            Ok(()) = self.drain.changed() => Wake::Drain,
+            () = sleep_until(timeout) => Wake::Timeout,
+        };
+        Ok(wake)
+    }
+
+    /// Whether more may be queued for the peer.
+    fn has_room(&self) -> bool {
+        let waiting = u64::try_from(self.connection.outbound_bytes()).unwrap_or(u64::MAX);
+        waiting < self.shared.config.limits.outbound.get()
+    }
+
+    /// The earliest of the connection's own timers, the write deadline and the end of the drain.
+    fn next_timeout(&mut self, now: Duration) -> Option<Duration> {
+        let write = self.writer.has_output().then(|| {
+            let since = *self.write_stuck_since.get_or_insert(now);
+            since + self.shared.config.limits.write_deadline.get()
+        });
+        [self.connection.poll_timeout(), write, self.draining_until].into_iter().flatten().min()
+    }
+
+    fn on_wake(&mut self, wake: Wake) -> Result<(), DriverError> {
+        let now = self.shared.clock.now();
+        match wake {
+            Wake::Written(written) => {
+                written?;
+                self.write_stuck_since = None;
+            }
+            Wake::Read(read) => {
+                if read? {
+                    self.reader.hand_over(&mut self.connection, now)?;
+                } else {
+                    self.connection.handle_eof()?;
+                }
+            }
+            Wake::Answer(stream, result) => self.answer(stream, result),
+            Wake::Subscription(output) => self.on_subscription(output),
+            Wake::AccessChanged => self.recheck_access(),
+            Wake::Drain => {
+                let until = *self.drain.borrow_and_update();
+                if let (Some(until), None) = (until, self.draining_until) {
+                    self.draining_until = Some(until);
+                    // A peer without keys yet has no stream to lose: its handshake deadline ends it.
+                    let delay = clock::jitter(GO_AWAY_DELAY_MAX);
+                    if self.connection.go_away(ErrorCode::GOING_AWAY, delay).is_err() {
+                        self.connection.close(ErrorCode::GOING_AWAY, "the server is shutting down");
+                    }
+                }
+            }
+            Wake::Timeout => {
+                let stuck = self.write_stuck_since.filter(|_| self.writer.has_output());
+                if stuck.is_some_and(|since| now >= since + self.shared.config.limits.write_deadline.get()) {
+                    return Err(DriverError::WriteDeadline);
+                }
+                self.connection.handle_timeout(now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// While draining: closes as soon as every call is answered, and at the latest when the drain ends.
+    fn close_when_drained(&mut self, now: Duration) {
+        if let Some(until) = self.draining_until
+            && (self.calls.len() == 0 || now >= until)
+        {
+            self.connection.close(ErrorCode::GOING_AWAY, "the server is shutting down");
+            self.draining_until = None;
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.connection.poll_event() {
+            match event {
+                Event::Established(peer) => self.on_established(&peer),
+                Event::Call(stream, call) => self.on_call(stream, call),
+                Event::Subscribe(stream, subscribe) => self.on_subscribe(stream, subscribe),
+                Event::Credit(stream) => self.resume(stream),
+                Event::Unsubscribed(stream) => self.subscriptions.remove(stream),
+                // The work goes on to its end and is then answered: its slot is free no sooner.
+                Event::Cancelled(_) | Event::HeartbeatEcho(_) => {}
+                // What a client's connection says; `Connection` refuses the frames behind it.
+                Event::Connected(..)
+                | Event::Response(..)
+                | Event::Error(..)
+                | Event::Subscribed(..)
+                | Event::Item(..)
+                | Event::GoAway(_) => {}
+            }
+        }
+    }
+
+    fn on_established(&mut self, peer: &Peer) {
+        self.half_open = None;
+        let principal = Principal::from_handshake(peer.key);
+        let id = ConnectionId(peer.connection_id);
+        if let Err(denied) = auth::authorise_connection(&self.shared.access.load(), &principal) {
+            tracing::info!(connection = %id, peer = %self.peer_address, %principal, "connection not let in");
+            self.connection.close(denied.code, &denied.message);
+            return;
+        }
+        let suite = peer.suite.name().unwrap_or("unknown");
+        tracing::debug!(connection = %id, peer = %self.peer_address, %principal, suite, "connection established");
+        let caller = api::Caller { principal: Arc::new(principal), access: self.shared.access.clone() };
+        self.established = Some(Established { caller: Arc::new(caller), id });
+    }
+
+    fn on_call(&mut self, stream: u32, call: RpcCall) {
+        let Some(established) = self.established.clone() else { return };
+        if self.calls.len() >= usize::from(self.shared.config.limits.calls_per_connection) {
+            let message = "too many calls are still running on this connection";
+            self.answer(stream, Err(Status::new(ErrorCode::RATE_LIMITED, message)));
+            return;
+        }
+        let limit = self.shared.config.limits.call_deadline.get();
+        let deadline = match call.deadline_ms {
+            0 => limit,
+            ms => Duration::from_millis(ms.into()).min(limit),
+        };
+        let context = Context {
+            caller: established.caller,
+            connection: established.id,
+            deadline: Some(deadline),
+            metadata: call.metadata,
+        };
+        let call = Call {
+            method: call.method,
+            encoding: call.encoding,
+            args: call.args,
+            idempotency_key: call.idempotency_key,
+        };
+        let reply = self.shared.router.dispatch(context, call);
+        if let Started::Answer(result) = self.calls.start(stream, reply, deadline) {
+            self.answer(stream, result);
+        }
+    }
+
+    fn answer(&mut self, stream: u32, result: Result<Bytes, Status>) {
+        let sent = match result {
+            Ok(result) => self.connection.respond(stream, &RpcResponse { result, ..RpcResponse::default() }),
+            Err(status) => self.connection.respond_error(stream, &rpc_error(status)),
+        };
+        if let Err(misuse) = sent
+            && self.connection.is_open()
+        {
+            tracing::error!(stream, %misuse, "an answer had no stream to go to");
+        }
+    }
+
+    fn on_subscribe(&mut self, stream: u32, subscribe: Subscribe) {
+        match self.open_subscription(stream, subscribe) {
+            Ok(()) => {}
+            Err(status) => self.end_subscription(stream, status),
+        }
+    }
+
+    fn open_subscription(&mut self, stream: u32, subscribe: Subscribe) -> Result<(), Status> {
+        let Some(established) = &self.established else { return Ok(()) };
+        let name = TableName::parse(&subscribe.table)?;
+        let caller = &established.caller;
+        let table = auth::authorise_table(&caller.access.load(), &caller.principal, name, TableRight::Read)?;
+        let max = self.shared.config.limits.subscriptions;
+        let counted =
+            Counted::take(&self.shared, |counters| &counters.subscriptions, max).ok_or_else(|| {
+                Status::new(ErrorCode::RATE_LIMITED, "the server has no place for more subscriptions")
+            })?;
+        let filter = if subscribe.filter.is_empty() { None } else { Some(Json::new(subscribe.filter)) };
+        let request = SubscribeRequest {
+            table: table.into_name(),
+            filter,
+            cursor: subscribe.cursor,
+            snapshot: subscribe.snapshot,
+            overflow: match subscribe.overflow {
+                envelope::Overflow::DropOldest => Overflow::DropOldest,
+                _ => Overflow::Close,
+            },
+        };
+        let feed = self.shared.feed.clone();
+        self.subscriptions.open(stream, subscribe.table, counted, feed, request);
+        Ok(())
+    }
+
+    fn resume(&mut self, stream: u32) {
+        let credit = self.connection.subscription_credit(stream).unwrap_or(0);
+        self.subscriptions.resume(stream, credit);
+    }
+
+    fn on_subscription(&mut self, output: Output) {
+        match output {
+            Output::Refused(stream, status) => self.end_subscription(stream, status),
+            Output::Items(stream, items) => {
+                if let Err(status) = self.authorise_events(stream) {
+                    self.end_subscription(stream, status);
+                    return;
+                }
+                for item in items {
+                    self.send_item(stream, item);
+                }
+                self.resume(stream);
+            }
+        }
+    }
+
+    /// Every batch of events is judged by the rules of its moment.
+    fn authorise_events(&self, stream: u32) -> Result<(), Status> {
+        match (&self.established, self.subscriptions.table(stream)) {
+            (Some(Established { caller, .. }), Some(table)) => {
+                Ok(auth::authorise_event(&caller.access.load(), &caller.principal, table)?)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn send_item(&mut self, stream: u32, item: Item) {
+        let sent = match item {
+            Item::Position { cursor } => {
+                let subscribed = Subscribed { cursor: cursor.to_string(), snapshot_end: false };
+                self.connection.send_subscribed(stream, &subscribed)
+            }
+            Item::SnapshotEnd { cursor } => {
+                let subscribed = Subscribed { cursor: cursor.to_string(), snapshot_end: true };
+                self.connection.send_subscribed(stream, &subscribed)
+            }
+            Item::Snapshot(change) | Item::Event(change) => {
+                self.connection.send_event(stream, &event_message(change))
+            }
+            Item::Ended { reason, cursor } => {
+                self.end_subscription(stream, end_status(reason, cursor.as_deref()));
+                Ok(())
+            }
+        };
+        if let Err(misuse) = sent
+            && self.connection.is_open()
+        {
+            tracing::error!(stream, %misuse, "an item of a subscription could not be sent");
+            self.end_subscription(stream, Status::internal());
+        }
+    }
+
+    fn end_subscription(&mut self, stream: u32, status: Status) {
+        self.subscriptions.remove(stream);
+        // The peer may have unsubscribed at the same moment: then it has its answer.
+        let _gone_already = self.connection.end_subscription(stream, &rpc_error(status));
+    }
+
+    /// The rules changed: the connection and each subscription are judged anew.
+    fn recheck_access(&mut self) {
+        let Some(Established { caller, .. }) = self.established.clone() else { return };
+        let access = caller.access.load();
+        if let Err(denied) = auth::authorise_connection(&access, &caller.principal) {
+            self.connection.close(denied.code, &denied.message);
+            return;
+        }
+        let denied: Vec<_> = self
+            .subscriptions
+            .tables()
+            .filter_map(|(stream, table)| {
+                auth::authorise_event(&access, &caller.principal, table).err().map(|denied| (stream, denied))
+            })
+            .collect();
+        for (stream, denied) in denied {
+            self.end_subscription(stream, denied.into());
+        }
+    }
+
+    /// Sends what is left to say: after an orderly end everything that is queued, after an error only CLOSE.
+    async fn say_goodbye(&mut self) {
+        let said = tokio::time::timeout(self.shared.config.limits.write_deadline.get(), async {
+            while !self.connection.is_drained() || self.writer.has_output() {
+                self.writer.take(&mut self.connection, self.shared.clock.now());
+                if !self.writer.has_output() {
+                    break;
+                }
+                self.writer.write().await?;
+            }
+            self.writer.finish().await
+        });
+        // The peer may be gone: then there is nobody to tell.
+        if let Ok(Ok(())) = said.await {
+            let _hung_up = tokio::time::timeout(LINGER, self.reader.discard()).await;
+        }
+    }
+}
+
+/// Logs how a connection ended, at a level that fits.
+fn log_end(peer: SocketAddr, result: &Result<(), DriverError>) {
+    match result {
+        Ok(()) => {}
+        Err(DriverError::Connection(error)) if error.is_orderly() => {
+            tracing::debug!(%peer, "connection closed");
+        }
+        Err(error) => {
+            // The peer's own words may be in it.
+            tracing::info!(%peer, reason = %Untrusted::new(&error.to_string()), "connection ended");
+        }
+    }
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn rpc_error(status: Status) -> RpcError {
+    let retry_after = status.retry_after.unwrap_or_default();
+    RpcError {
+        code: status.code,
+        retryable: status.code.is_retryable(),
+        retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
+        message: status.message.into_owned(),
+        details: status.details.unwrap_or_default(),
+    }
+}
+
+fn end_status(reason: EndReason, cursor: Option<&str>) -> Status {
+    let status = match reason {
+        EndReason::Lagged => {
+            Status::new(ErrorCode::LAGGED, "the subscriber fell behind; subscribe again from the last cursor")
+        }
+        EndReason::Reset(reason) => Status::new(ErrorCode::RESET, reason),
+        EndReason::TableDropped => Status::new(ErrorCode::NOT_FOUND, "the table was dropped"),
+        EndReason::Unavailable => {
+            Status::new(ErrorCode::SERVICE_UNAVAILABLE, "the change log cannot be read now; subscribe again")
+        }
+        EndReason::ShuttingDown => Status::new(ErrorCode::GOING_AWAY, "the server is shutting down"),
+    };
+    match cursor {
+        // A cursor is base64url text, so it needs no escaping.
+        Some(cursor) => status.with_details(Bytes::from(format!("{{\"cursor\":\"{cursor}\"}}"))),
+        None => status,
+    }
+}
+
+/// The message of a change. Images that do not fit a message are left out, `old` first, and the message says so.
+fn event_message(change: Change) -> envelope::Event {
+    let kind = match change.kind {
+        ChangeKind::Snapshot => EventKind::Snapshot,
+        ChangeKind::Insert => EventKind::Insert,
+        ChangeKind::Update => EventKind::Update,
+        ChangeKind::Delete => EventKind::Delete,
+        ChangeKind::Enter => EventKind::Enter,
+        ChangeKind::Leave => EventKind::Leave,
+    };
+    let (mut data, mut old) = (change.data.map(Json::into_bytes), change.old.map(Json::into_bytes));
+    let len = |image: &Option<Bytes>| image.as_ref().map_or(0, Bytes::len);
+    let room = MESSAGE_MAX - EVENT_OVERHEAD - change.cursor.len();
+    let mut omitted = 0;
+    if len(&data) + len(&old) > room && old.take().is_some() {
+        omitted |= envelope::OMITTED_OLD;
+    }
+    if len(&data) > room && data.take().is_some() {
+        omitted |= envelope::OMITTED_DATA;
+    }
+    envelope::Event {
+        cursor: change.cursor.to_string(),
+        kind,
+        id: change.id.to_string(),
+        data,
+        old,
+        version: u64::try_from(change.version).unwrap_or(0),
+        dropped: change.dropped,
+        omitted,
+    }
+}

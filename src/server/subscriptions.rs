@@ -1,0 +1,125 @@
+//! The subscriptions of one connection: pulled from the feed while the peer has given credit, so that a slow reader
+//! fills its own bounded queue and nothing else.
+
+use super::shared::Counted;
+use crate::{
+    rpc::Status,
+    store::{
+        StoreError,
+        feed::{Feed, Item, SubscribeRequest, Subscription},
+    },
+};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use std::collections::HashMap;
+
+/// Items pulled at once: enough to fill a record, few enough to stay in the cache.
+const PULL_MAX: usize = 256;
+
+/// One subscription's place in the connection.
+struct Entry {
+    table: String,
+    state: State,
+    _counted: Counted,
+}
+
+enum State {
+    /// In the hands of a future in `running`.
+    Running,
+    /// Waits for credit.
+    Parked(Box<Subscription>),
+}
+
+/// What a future of `running` brings.
+enum Pulled {
+    Opened(u32, Result<Box<Subscription>, StoreError>),
+    Items(u32, Box<Subscription>, Vec<Item>),
+}
+
+/// What the connection has to do.
+pub(super) enum Output {
+    /// The subscription could not be opened.
+    Refused(u32, Status),
+    /// Items to send, in order.
+    Items(u32, Vec<Item>),
+}
+
+/// All subscriptions of one connection.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    entries: HashMap<u32, Entry>,
+    running: FuturesUnordered<BoxFuture<'static, Pulled>>,
+}
+
+impl Subscriptions {
+    /// Starts to open one.
+    pub(super) fn open(
+        &mut self,
+        stream: u32,
+        table: String,
+        counted: Counted,
+        feed: Feed,
+        request: SubscribeRequest,
+    ) {
+        self.entries.insert(stream, Entry { table, state: State::Running, _counted: counted });
+        self.running.push(Box::pin(async move {
+            Pulled::Opened(stream, feed.subscribe(request).await.map(Box::new))
+        }));
+    }
+
+    /// Lets a subscription go on while there is credit: call it when credit came or items were sent.
+    pub(super) fn resume(&mut self, stream: u32, credit: u32) {
+        if credit == 0 {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&stream) else { return };
+        if let State::Parked(mut subscription) = std::mem::replace(&mut entry.state, State::Running) {
+            let max = usize::try_from(credit).unwrap_or(usize::MAX).min(PULL_MAX);
+            self.running.push(Box::pin(async move {
+                let items = subscription.next(max).await;
+                Pulled::Items(stream, subscription, items)
+            }));
+        }
+    }
+
+    /// Forgets a subscription; what is on its way for it will be dropped.
+    pub(super) fn remove(&mut self, stream: u32) {
+        self.entries.remove(&stream);
+    }
+
+    /// Every subscription and its table.
+    pub(super) fn tables(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.entries.iter().map(|(stream, entry)| (*stream, entry.table.as_str()))
+    }
+
+    /// The table of a subscription.
+    pub(super) fn table(&self, stream: u32) -> Option<&str> {
+        self.entries.get(&stream).map(|entry| entry.table.as_str())
+    }
+
+    /// Waits for something to send. Waits for ever when nothing runs. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Output {
+        loop {
+            match self.running.next().await {
+                None => std::future::pending().await,
+                Some(Pulled::Opened(stream, Ok(subscription))) => {
+                    if let Some(entry) = self.entries.get_mut(&stream) {
+                        entry.state = State::Parked(subscription);
+                        // The position costs no credit, so the first pull does not wait for any.
+                        self.resume(stream, 1);
+                    }
+                }
+                Some(Pulled::Opened(stream, Err(error))) => {
+                    if self.entries.remove(&stream).is_some() {
+                        return Output::Refused(stream, error.into());
+                    }
+                }
+                Some(Pulled::Items(stream, subscription, items)) => {
+                    if let Some(entry) = self.entries.get_mut(&stream) {
+                        entry.state = State::Parked(subscription);
+                        return Output::Items(stream, items);
+                    }
+                }
+            }
+        }
+    }
+}

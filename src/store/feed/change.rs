@@ -1,0 +1,156 @@
+//! Changes: as the log has them, and as a subscription gives them out.
+
+use std::sync::{Arc, OnceLock};
+
+use super::cursor::Batch;
+use crate::store::Json;
+
+/// What a change did to a document, judged against the subscription's filter before and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// Not a change: the document as the snapshot has it.
+    Snapshot,
+    /// A new document.
+    Insert,
+    /// The document matched before and matches still.
+    Update,
+    /// The document is gone.
+    Delete,
+    /// The document did not match before and does now.
+    Enter,
+    /// The document matched before and does no longer.
+    Leave,
+}
+
+/// One document of a snapshot, or one change.
+///
+/// An image that does not match the filter is never given out: a document that leaves has no `data`, and one that
+/// enters has no `old`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Where to resume after this change. The cursor of a document of a snapshot only gives a RESET.
+    pub cursor: Arc<str>,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// The document's id.
+    pub id: Arc<str>,
+    /// The document after the change.
+    pub data: Option<Json>,
+    /// The document before the change.
+    pub old: Option<Json>,
+    /// The document's version; of a deleted one, the version that the delete has.
+    pub version: i64,
+    /// How many changes this subscription has lost so far to the overflow policy `DropOldest`.
+    pub dropped: u64,
+}
+
+/// What a subscription gives out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Everything up to here was given out. It is the first item, comes when a resumed subscription has caught up, and
+    /// from time to time while nothing happens in the table, so that the cursor of a quiet subscription does not fall
+    /// out of the log.
+    Position {
+        /// Where to resume. Before a snapshot it only gives a RESET.
+        cursor: Arc<str>,
+    },
+    /// A document of the snapshot.
+    Snapshot(Change),
+    /// The snapshot is complete.
+    SnapshotEnd {
+        /// Where to resume.
+        cursor: Arc<str>,
+    },
+    /// A change.
+    Event(Change),
+    /// The last item.
+    Ended {
+        /// Why.
+        reason: EndReason,
+        /// Where a new subscription goes on without a loss; `None` when it has to start with a snapshot.
+        cursor: Option<Arc<str>>,
+    },
+}
+
+/// Why a subscription ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndReason {
+    /// It did not take its items in time.
+    Lagged,
+    /// The cursor cannot be resumed from; the text says why, in our own words. Start again with a snapshot.
+    Reset(String),
+    /// The table was dropped.
+    TableDropped,
+    /// The database was lost in the middle of the snapshot. Start again.
+    Unavailable,
+    /// The feed was stopped.
+    ShuttingDown,
+}
+
+/// What the log says was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// A change as the log has it. One, shared by all subscriptions.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) batch: Arc<Batch>,
+    pub(super) xid: u64,
+    /// The largest seq of its transaction.
+    pub(super) last: i64,
+    pub(super) seq: i64,
+    pub(super) op: Op,
+    pub(super) id: Arc<str>,
+    pub(super) version: i64,
+    pub(super) before: Option<Json>,
+    pub(super) after: Option<Json>,
+    cursor: OnceLock<Arc<str>>,
+}
+
+/// What a queued record costs besides its texts: the structs, the cursor, the places in queues.
+const OVERHEAD: usize = 256;
+
+impl Record {
+    #[expect(clippy::too_many_arguments, reason = "the columns of the log")]
+    pub(super) fn new(
+        batch: Arc<Batch>,
+        xid: u64,
+        last: i64,
+        seq: i64,
+        op: Op,
+        id: Arc<str>,
+        version: i64,
+        before: Option<Json>,
+        after: Option<Json>,
+    ) -> Self {
+        Self { batch, xid, last, seq, op, id, version, before, after, cursor: OnceLock::new() }
+    }
+
+    /// The bytes that it holds.
+    pub(super) fn size(&self) -> usize {
+        let image = |image: &Option<Json>| image.as_ref().map_or(0, |json| json.as_bytes().len());
+        OVERHEAD + self.id.len() + image(&self.before) + image(&self.after)
+    }
+
+    /// The cursor for those who have all of the batch's base. Its text is made once.
+    pub(super) fn cursor(&self) -> Arc<str> {
+        Arc::clone(self.cursor.get_or_init(|| self.batch.cursor(self.last, self.seq)))
+    }
+
+    /// The change as one subscription sees it.
+    pub(super) fn change(&self, kind: ChangeKind, cursor: Arc<str>, dropped: u64) -> Change {
+        Change {
+            cursor,
+            kind,
+            id: Arc::clone(&self.id),
+            data: self.after.clone().filter(|_| kind != ChangeKind::Leave),
+            old: self.before.clone().filter(|_| kind != ChangeKind::Enter),
+            version: self.version,
+            dropped,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The housekeeping of a feed, now and then: partitions of the log, and tables that were dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_postgres::types::Type;
+
+use super::Shared;
+use super::change::EndReason;
+use super::link::{Link, LinkError};
+use super::retention::{Maintained, maintain};
+
+/// How often to look for dropped tables: a subscription to one would wait for ever.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// How often to look after the partitions: they are made for hours, so a minute's delay does not count.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Which of some physical tables belong to a name.
+const KNOWN: &str = "SELECT s.ptr FROM raystream.storage AS s WHERE s.ptr = ANY ($1)";
+
+/// Keeps house for ever.
+pub(super) async fn keep(shared: Arc<Shared>) {
+    let mut maintained = Instant::now();
+    loop {
+        sleep(LOOK_EVERY).await;
+        let due = maintained.elapsed() >= MAINTAIN_EVERY;
+        if !due && shared.hub.subscriptions() == 0 {
+            continue;
+        }
+        if due {
+            maintained = Instant::now();
+        }
+        if let Err(error) = look(&shared, due).await {
+            tracing::debug!(%error, "no housekeeping of the change log this time");
+        }
+    }
+}
+
+async fn look(shared: &Shared, due: bool) -> Result<(), LinkError> {
+    let link = Link::open_in_time(&shared.config).await?;
+    end_dropped(shared, &link).await?;
+    if due {
+        maintain(&link, shared.options.retention).await?;
+    }
+    Ok(())
+}
+
+/// Ends the subscriptions of tables that are no more.
+async fn end_dropped(shared: &Shared, link: &Link) -> Result<(), LinkError> {
+    let tables = shared.hub.tables();
+    let names: Vec<&str> = tables.iter().map(|table| &**table).collect();
+    let rows = link.client.query_typed(KNOWN, &[(&names, Type::TEXT_ARRAY)]).await?;
+    let mut known = Vec::with_capacity(rows.len());
+    for row in &rows {
+        known.push(row.try_get::<_, &str>(0)?);
+    }
+    for table in names.into_iter().filter(|table| !known.contains(table)) {
+        shared.hub.end_table(table, &EndReason::TableDropped);
+    }
+    Ok(())
+}
+
+/// A round of housekeeping now.
+pub(super) async fn maintain_now(shared: &Shared) -> Result<Maintained, LinkError> {
+    let link = Link::open_in_time(&shared.config).await?;
+    end_dropped(shared, &link).await?;
+    maintain(&link, shared.options.retention).await
+}

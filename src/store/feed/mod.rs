@@ -1,0 +1,328 @@
+//! The change feed: who wrote what, in order, to everybody who listens, with nothing lost and nothing doubled.
+//!
+//! Every write puts its changes into the log `raystream.changes` in its own transaction. The feed reads the log.
+//!
+//! # Order
+//! The log is cut into *batches* by the moments (MVCC snapshots) of the reads: batch k has the changes of the
+//! transactions that had ended at moment k and not at moment k-1. Inside a batch transactions are in the order of their
+//! largest `seq`, and the changes of one transaction in the order of `seq`. So a transaction stays whole, one that stays
+//! open long holds nobody back, and the order is that of the commits wherever one transaction saw or overwrote what
+//! another did: if B began to depend on A, A had committed. Then either A is in an earlier batch; or B drew a `seq` after
+//! A had drawn all of its own, so that B's largest is greater. (Neither `seq` alone nor (`xid`, `seq`) has this property:
+//! a transaction may get its id first and write a row last.)
+//!
+//! # Position
+//! A position is a [frontier](frontier::Frontier), the set of transactions that a reader has; or, inside a batch, two
+//! frontiers and a place between them. A cursor is a position as text. It is good on every daemon of the database.
+//!
+//! # The beginning of a subscription
+//! The queue of a subscription is registered with the hub *before* its moment S is taken, in a transaction that also
+//! reads the documents (or what was missed). Then it gives out what comes through the queue and is not in S.
+//! - *Nothing is lost.* A change that is not in S committed after S was taken, hence after the registration. The tailer
+//!   hands it over in a batch whose moment is later still. The tailer fixes the list of subscriptions of a batch before
+//!   the batch's moment; a subscription that is not yet in the list of a read under way waits until that read's moment
+//!   was taken and only then takes S, so that this batch is all in S. (See the hub.)
+//! - *Nothing is doubled.* The tailer hands each change over once, across losses of the connection too: its position is
+//!   inside the batch and moves with each change. What of it is in S is not given out again.
+//! - *A cursor says what was given out.* One batch may straddle S: it has changes in S and others not. The cursors of
+//!   this batch are made for this subscription, from S instead of the batch's own beginning.
+//!
+//! When the queue overruns during the read, the subscription reads on from S out of the log, and so on until it has
+//! caught up. Only a live subscription can fall behind; its overflow policy says what then.
+//!
+//! # Bounds
+//! A queue has at most 4,096 changes and 1 MiB (or one change); a change is shared by all queues. A read has two pieces
+//! of 256 KiB on their way, plus one document; at most four reads run at once, and one whose subscription takes nothing
+//! gives its connection up. The tailer holds one change at a time: a transaction of a million rows passes through.
+
+mod change;
+mod cursor;
+mod filter;
+mod frontier;
+mod hub;
+mod keeper;
+mod link;
+mod listener;
+mod log;
+mod outlet;
+mod queue;
+mod readers;
+mod replay;
+mod retention;
+mod snapshot;
+mod start;
+mod subscription;
+mod tailer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::Config;
+
+use cursor::CursorError;
+use filter::Filter;
+use hub::Hub;
+use link::{LinkError, RETRY_AFTER};
+use queue::{QueueLimits, Slot};
+use readers::{Readers, refused};
+use subscription::{Start, Target};
+
+pub use change::{Change, ChangeKind, EndReason, Item};
+pub use cursor::CURSOR_LEN_MAX;
+#[doc(hidden)]
+pub use filter::json_contains;
+pub use filter::{FILTER_DEPTH_MAX, FILTER_LEN_MAX, FILTER_VALUES_MAX};
+pub use queue::Overflow;
+pub use retention::{Maintained, Retention};
+pub use subscription::Subscription;
+
+use super::{Json, Store, StoreError, TableName};
+
+/// How long a subscription waits for the moment of the tailer's read under way.
+const MOMENT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a feed works.
+#[derive(Debug, Clone)]
+pub struct FeedOptions {
+    /// How long the log is kept.
+    pub retention: Retention,
+    /// How many snapshots and resumes read at once; the others wait. A connection each.
+    pub readers: usize,
+    /// The most changes that wait in the queue of a subscription.
+    pub queue_events: usize,
+    /// The most bytes that wait in the queue of a subscription. One change alone may be larger.
+    pub queue_bytes: usize,
+    /// How often to look into the log when nobody says that there is something: for writes outside of the daemons.
+    pub poll: Duration,
+    /// After how long without an item a subscription says its position.
+    pub position_every: Duration,
+}
+
+impl Default for FeedOptions {
+    fn default() -> Self {
+        Self {
+            retention: Retention::default(),
+            readers: 4,
+            queue_events: 4_096,
+            queue_bytes: 1 << 20,
+            poll: Duration::from_millis(250),
+            position_every: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What to subscribe to.
+#[derive(Debug, Clone)]
+pub struct SubscribeRequest {
+    /// The table.
+    pub table: TableName,
+    /// Only documents that contain this (`@>`).
+    pub filter: Option<Json>,
+    /// Go on after this; `None` begins now.
+    pub cursor: Option<String>,
+    /// Begin with the documents that match now. Ignored with a cursor.
+    pub snapshot: bool,
+    /// What to do when the reader falls behind.
+    pub overflow: Overflow,
+}
+
+/// The change feed of a database. Clones are the same feed; with the last one it stops.
+#[derive(Debug, Clone)]
+pub struct Feed(Arc<Running>);
+
+/// A feed's tasks.
+#[derive(Debug)]
+struct Running {
+    shared: Arc<Shared>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the parts of a feed share.
+#[derive(Debug)]
+struct Shared {
+    config: Config,
+    options: FeedOptions,
+    database: cursor::Database,
+    hub: Hub,
+    readers: Readers,
+    /// Something was written here.
+    wake: Notify,
+    /// Another daemon says that something was written.
+    heard: Notify,
+    /// The other daemons are to be told.
+    outgoing: Notify,
+    ready: AtomicBool,
+}
+
+impl Shared {
+    fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Ordering::Relaxed);
+    }
+}
+
+impl Feed {
+    /// Starts the feed of the database that a store was connected to. It is woken by the store's writes.
+    ///
+    /// # Errors
+    /// As [`Feed::start`].
+    pub async fn of_store(store: &Store, options: FeedOptions) -> Result<Self, StoreError> {
+        let store = store.clone();
+        let config = store.postgres_config().clone();
+        Self::start_with(config, options, |shared| {
+            tokio::spawn(async move {
+                loop {
+                    store.woken().await;
+                    shared.wake.notify_one();
+                }
+            })
+        })
+        .await
+    }
+
+    /// Starts the feed of a database that has the store's schema. [`Feed::wake`] says that something was written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when Postgres is not there, [`StoreError::Internal`] when the schema is not; the log
+    /// says more.
+    pub async fn start(config: Config, options: FeedOptions) -> Result<Self, StoreError> {
+        Self::start_with(config, options, |_| tokio::spawn(async {})).await
+    }
+
+    async fn start_with(
+        config: Config,
+        options: FeedOptions,
+        waker: impl FnOnce(Arc<Shared>) -> JoinHandle<()>,
+    ) -> Result<Self, StoreError> {
+        let begun = start::begin(config, options);
+        let (shared, position) = begun.await.map_err(|error| refused("the feed did not start", &error))?;
+        let shared = Arc::new(shared);
+        let tasks = vec![
+            tokio::spawn(tailer::follow(Arc::clone(&shared), position)),
+            tokio::spawn(listener::listen(Arc::clone(&shared))),
+            tokio::spawn(keeper::keep(Arc::clone(&shared))),
+            waker(Arc::clone(&shared)),
+        ];
+        Ok(Self(Arc::new(Running { shared, tasks })))
+    }
+
+    /// Says that something was written: it is read at once, and the other daemons of the database are told.
+    pub fn wake(&self) {
+        self.0.shared.wake.notify_one();
+    }
+
+    /// Whether the log is being followed at this moment.
+    pub fn is_ready(&self) -> bool {
+        self.0.shared.ready.load(Ordering::Relaxed)
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscriptions(&self) -> usize {
+        self.0.shared.hub.subscriptions()
+    }
+
+    /// Looks after the partitions of the log now; the feed does so by itself from time to time.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] or [`StoreError::Internal`]; the log says more.
+    pub async fn maintain(&self) -> Result<Maintained, StoreError> {
+        let done = keeper::maintain_now(&self.0.shared).await;
+        done.map_err(|error| refused("the change log was not maintained", &error))
+    }
+
+    /// Stops the feed. Its subscriptions end after what is queued.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// Subscribes to a table. What is written after the return is given out, whenever [`Subscription::next`] is first
+    /// called.
+    ///
+    /// A cursor that cannot be resumed from is no error here: the first item is `Ended` with `Reset`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`]: there is no such table. [`StoreError::InvalidInput`]: the filter or the cursor is none.
+    /// [`StoreError::Unavailable`]: Postgres is away.
+    pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, StoreError> {
+        let shared = &self.0.shared;
+        let position = request.cursor.as_deref().map(|text| cursor::decode(shared.database, text));
+        if let Some(Err(CursorError::Malformed)) = position {
+            return Err(StoreError::invalid("the cursor is not one of ours"));
+        }
+        let physical = shared.readers.resolve(&request.table).await?;
+        let filter = match &request.filter {
+            None => None,
+            Some(json) if json.as_bytes().len() > FILTER_LEN_MAX => {
+                return Err(StoreError::invalid(format!("the filter is longer than {FILTER_LEN_MAX} bytes")));
+            }
+            Some(json) => Some(Filter::new(shared.readers.canonical(json).await?)?),
+        };
+        let limits = QueueLimits { events: shared.options.queue_events, bytes: shared.options.queue_bytes };
+        let slot = Arc::new(Slot::new(filter, request.overflow, limits));
+        let away = StoreError::Unavailable { retry_after: RETRY_AFTER };
+        let round = shared.hub.register(&physical.table, Arc::clone(&slot)).ok_or(away)?;
+        let target = Arc::new(Target { physical, slot, round });
+        // From here on dropping the subscription takes it out of the hub.
+        let mut subscription = Subscription::new(Arc::clone(shared), Arc::clone(&target));
+        let (start, cursor) = match position {
+            None if request.snapshot => (Start::Snapshot, None),
+            None => self.from_now(&target).await?,
+            Some(Err(error)) => (Start::Ended(EndReason::Reset(reset_text(error).to_owned())), None),
+            Some(Ok(position)) => {
+                let head =
+                    shared.readers.head().await.map_err(|error| refused("no moment was taken", &error))?;
+                match replay::lost(&head, &position) {
+                    Some(reason) => (Start::Ended(EndReason::Reset(reason.to_owned())), None),
+                    None => (Start::After(position), request.cursor.as_deref().map(Arc::from)),
+                }
+            }
+        };
+        subscription.begin(start, cursor);
+        Ok(subscription)
+    }
+
+    /// The start of a subscription to what comes after this call.
+    async fn from_now(&self, target: &Target) -> Result<(Start, Option<Arc<str>>), StoreError> {
+        let shared = &self.0.shared;
+        let failed = |error: LinkError| refused("no moment was taken", &error);
+        let taken = timeout(MOMENT_DEADLINE, shared.hub.moment_taken(target.round));
+        taken.await.map_err(|_| failed(LinkError::TimedOut))?;
+        target.slot.hold();
+        let moment = shared.readers.head().await.map_err(failed)?.frontier(0);
+        let cursor = cursor::at(shared.database, &moment).ok_or_else(|| failed(LinkError::TooBusy))?;
+        let start = if target.slot.go_live(&moment) {
+            Start::Live(moment)
+        } else {
+            Start::After(cursor::Position::at(moment))
+        };
+        Ok((start, Some(cursor)))
+    }
+}
+
+/// Why a cursor of another kind or place cannot be resumed from.
+fn reset_text(error: CursorError) -> &'static str {
+    match error {
+        CursorError::OtherDatabase => "the cursor is of another database",
+        CursorError::InSnapshot => "the cursor is of a snapshot that was not complete",
+        CursorError::Malformed => "the cursor is not one of ours",
+    }
+}
+
+impl Running {
+    fn stop(&self) {
+        self.shared.hub.close();
+        self.shared.set_ready(false);
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

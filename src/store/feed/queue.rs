@@ -1,0 +1,234 @@
+//! The bounded queue between the tailer and one subscription.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::change::{ChangeKind, EndReason, Record};
+use super::filter::{Filter, Images, judge_unfiltered};
+use super::frontier::Frontier;
+
+/// What a subscription does when its reader falls behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// It ends, and says with which cursor to go on.
+    #[default]
+    Close,
+    /// It loses its oldest changes, and says how many.
+    DropOldest,
+}
+
+/// How much a queue holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QueueLimits {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
+/// A queued change.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) record: Arc<Record>,
+    pub(super) kind: ChangeKind,
+}
+
+/// What a look into the queue found.
+#[derive(Debug)]
+pub(super) enum Taken {
+    /// Changes, and how many were lost before the first of them since the subscription began.
+    Changes(Vec<Queued>, u64),
+    /// Nothing now.
+    Empty,
+    /// Nothing, and nothing will come.
+    Ended(EndReason),
+}
+
+/// What the queue does with a change that comes.
+#[derive(Debug)]
+enum Mode {
+    /// Lets it go: the subscription reads it from the log. So it is before the first read, and when the queue overran
+    /// during a read.
+    Pass,
+    /// Holds it until the read from the log is done, which tells which ones it had.
+    Hold,
+    /// Holds it unless it was in the read, which was of this moment.
+    Live(Frontier),
+    /// Takes no more; what it holds is still given out, and then the reason.
+    Ended(EndReason),
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Mode,
+    changes: VecDeque<Queued>,
+    bytes: usize,
+    dropped: u64,
+}
+
+/// One subscription, as the hub sees it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    filter: Option<Filter>,
+    overflow: Overflow,
+    limits: QueueLimits,
+    state: Mutex<State>,
+    /// Wakes the subscription. There is one waiter at most, so that a stored permit is enough.
+    pub(super) ready: Notify,
+}
+
+impl Slot {
+    pub(super) fn new(filter: Option<Filter>, overflow: Overflow, limits: QueueLimits) -> Self {
+        let state = State { mode: Mode::Pass, changes: VecDeque::new(), bytes: 0, dropped: 0 };
+        Self { filter, overflow, limits, state: Mutex::new(state), ready: Notify::new() }
+    }
+
+    pub(super) fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the lock leaves it half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a read from the log: what comes from now on is held. The moment of the read has to be taken after this.
+    pub(super) fn hold(&self) {
+        let mut state = self.state();
+        if !matches!(state.mode, Mode::Ended(_)) {
+            state.mode = Mode::Hold;
+            state.clear();
+        }
+    }
+
+    /// Ends a read that was of the moment `seen`. `false` when changes were let go in the meantime: read on from there.
+    pub(super) fn go_live(&self, seen: &Frontier) -> bool {
+        let mut state = self.state();
+        match state.mode {
+            Mode::Pass => return false,
+            Mode::Ended(_) => return true,
+            Mode::Hold | Mode::Live(_) => {}
+        }
+        state.changes.retain(|queued| !seen.holds(queued.record.xid));
+        state.bytes = state.changes.iter().map(|queued| queued.record.size()).sum();
+        state.mode = Mode::Live(seen.clone());
+        true
+    }
+
+    /// Puts a change in, if the subscription is to see it. Never waits.
+    pub(super) fn offer(&self, record: &Arc<Record>, images: &Images<'_>) {
+        if !self.state().takes(record) {
+            return;
+        }
+        let kind = match &self.filter {
+            None => Some(judge_unfiltered(record.op)),
+            Some(filter) => filter.judge(images),
+        };
+        let Some(kind) = kind else { return };
+        let mut state = self.state();
+        // The reader may have changed the mode while the filter was at work.
+        if !state.takes(record) || !self.make_room(&mut state, record.size()) {
+            return;
+        }
+        state.bytes += record.size();
+        state.changes.push_back(Queued { record: Arc::clone(record), kind });
+        let first = state.changes.len() == 1;
+        drop(state);
+        if first {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Applies the limits. `false` when the change is not to be queued.
+    fn make_room(&self, state: &mut State, size: usize) -> bool {
+        while state.is_full(self.limits, size) {
+            match (&state.mode, self.overflow) {
+                (Mode::Live(_), Overflow::DropOldest) => {
+                    state.pop();
+                    state.dropped += 1;
+                }
+                (Mode::Live(_), Overflow::Close) => {
+                    state.mode = Mode::Ended(EndReason::Lagged);
+                    self.ready.notify_one();
+                    return false;
+                }
+                _ => {
+                    state.mode = Mode::Pass;
+                    state.clear();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes up to `max` changes out.
+    pub(super) fn take(&self, max: usize) -> Taken {
+        let mut state = self.state();
+        let mut changes = Vec::with_capacity(max.min(state.changes.len()));
+        while changes.len() < max {
+            let Some(queued) = state.pop() else { break };
+            changes.push(queued);
+        }
+        match &state.mode {
+            _ if !changes.is_empty() => {
+                if !state.changes.is_empty() {
+                    self.ready.notify_one();
+                }
+                Taken::Changes(changes, state.dropped)
+            }
+            Mode::Ended(reason) => Taken::Ended(reason.clone()),
+            _ => Taken::Empty,
+        }
+    }
+
+    /// Whether it is live, lets nothing go, and everything was taken out.
+    pub(super) fn is_drained(&self) -> bool {
+        let state = self.state();
+        matches!(state.mode, Mode::Live(_)) && state.changes.is_empty()
+    }
+
+    /// Ends the subscription, after what is queued.
+    pub(super) fn end(&self, reason: EndReason) {
+        let mut state = self.state();
+        if !matches!(state.mode, Mode::Ended(_)) {
+            state.mode = Mode::Ended(reason);
+        }
+        drop(state);
+        self.ready.notify_one();
+    }
+
+    /// Why it was ended from outside, if it was.
+    pub(super) fn ended(&self) -> Option<EndReason> {
+        match &self.state().mode {
+            Mode::Ended(reason) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl State {
+    fn takes(&self, record: &Record) -> bool {
+        match &self.mode {
+            Mode::Hold => true,
+            Mode::Live(seen) => !seen.holds(record.xid),
+            Mode::Pass | Mode::Ended(_) => false,
+        }
+    }
+
+    /// A change alone is let in whatever its size: else a large document could never be seen.
+    fn is_full(&self, limits: QueueLimits, size: usize) -> bool {
+        !self.changes.is_empty() && (self.changes.len() >= limits.events || self.bytes + size > limits.bytes)
+    }
+
+    fn pop(&mut self) -> Option<Queued> {
+        let queued = self.changes.pop_front()?;
+        self.bytes -= queued.record.size();
+        Some(queued)
+    }
+
+    fn clear(&mut self) {
+        self.changes = VecDeque::new();
+        self.bytes = 0;
+    }
+}

@@ -1,0 +1,67 @@
+//! The start of a feed: which database this is, its partitions, and the first position.
+
+use std::sync::atomic::AtomicBool;
+
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+use tokio_postgres::Config;
+use tokio_postgres::error::SqlState;
+
+use super::cursor::{self, Database, Position};
+use super::hub::Hub;
+use super::link::LinkError;
+use super::log::Log;
+use super::readers::Readers;
+use super::retention::maintain;
+use super::{FeedOptions, Shared};
+
+/// What the database says of itself.
+const EPOCH: &str = "SELECT m.epoch, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) \
+    FROM raystream.meta AS m";
+
+/// The cluster's own number. A role may lack the right to see it.
+const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
+
+/// Connects and makes what the tasks share.
+pub(super) async fn begin(config: Config, options: FeedOptions) -> Result<(Shared, Position), LinkError> {
+    let log = Log::open(&config).await?;
+    let database = database(&log).await?;
+    maintain(&log.link, options.retention).await?;
+    let moment = log.head().await?.frontier(0);
+    // Fails rather than to hand out cursors that are too long.
+    cursor::at(database, &moment).ok_or(LinkError::TooBusy)?;
+    let readers = Readers::new(config.clone(), options.readers.max(1));
+    let shared = Shared {
+        config,
+        options,
+        database,
+        hub: Hub::new(moment.clone()),
+        readers,
+        wake: Notify::new(),
+        heard: Notify::new(),
+        outgoing: Notify::new(),
+        ready: AtomicBool::new(false),
+    };
+    Ok((shared, Position::at(moment)))
+}
+
+/// The name of the database in cursors. The epoch alone would go along with a dump into a cluster where transaction ids
+/// mean something else, and with a copy of the database beside this one.
+async fn database(log: &Log) -> Result<Database, LinkError> {
+    let row = log.link.client.query_typed_one(EPOCH, &[]).await?;
+    let epoch: &[u8] = row.try_get(0)?;
+    let oid: u32 = row.try_get(1)?;
+    let cluster: i64 = match log.link.client.query_typed_one(CLUSTER, &[]).await {
+        Ok(row) => row.try_get(0)?,
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => 0,
+        Err(error) => return Err(error.into()),
+    };
+    let mut hash = Sha256::new();
+    hash.update(b"raystream-cursor");
+    hash.update(cluster.to_be_bytes());
+    hash.update(oid.to_be_bytes());
+    hash.update(epoch);
+    let digest = hash.finalize();
+    let (name, _) = digest.split_first_chunk().ok_or(LinkError::Odd("a hash that is too short"))?;
+    Ok(*name)
+}

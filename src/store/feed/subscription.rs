@@ -1,0 +1,274 @@
+//! A subscription: first what it reads from the table or the log, then what the hub hands over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::Shared;
+use super::change::{EndReason, Item};
+use super::cursor::{self, Batch, Position};
+use super::frontier::Frontier;
+use super::outlet::{Outlet, Piece, outlet};
+use super::queue::{Queued, Slot, Taken};
+use super::readers::Physical;
+use super::replay::replay;
+use super::snapshot::snapshot;
+
+/// What is subscribed to.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) physical: Physical,
+    pub(super) slot: Arc<Slot>,
+    /// The read of the tailer to wait for before a moment is taken; see the hub.
+    pub(super) round: u64,
+}
+
+/// Where a subscription begins.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// With the documents.
+    Snapshot,
+    /// With the changes after a position.
+    After(Position),
+    /// With what comes after a moment; the queue is live.
+    Live(Frontier),
+    /// Not at all.
+    Ended(EndReason),
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Stage {
+    /// A read that has not begun: it does with the first call of [`Subscription::next`].
+    Waiting(Start),
+    /// A read.
+    Reading { pieces: mpsc::Receiver<Piece>, task: JoinHandle<()> },
+    /// The queue.
+    Live(Live),
+    /// Nothing.
+    Ended,
+}
+
+/// What a live subscription has to know for its cursors.
+#[derive(Debug)]
+struct Live {
+    /// It has everything of this moment.
+    since: Frontier,
+    /// Whether the batches that come now begin after `since`, so that their own cursors fit.
+    joined: bool,
+    /// The batch that `since` lies inside of, as the tailer has it and from `since` on.
+    straddled: Option<(Arc<Batch>, Arc<Batch>)>,
+}
+
+/// The items of one subscription. Dropping it ends it.
+#[derive(Debug)]
+pub struct Subscription {
+    shared: Arc<Shared>,
+    target: Arc<Target>,
+    stage: Stage,
+    ready: VecDeque<Item>,
+    /// Where a new subscription would go on after what is in `ready`.
+    cursor: Option<Arc<str>>,
+    /// The frontier that `cursor` names, when it names one.
+    told: Option<Frontier>,
+    /// When to say the position next.
+    position_due: Instant,
+}
+
+impl Subscription {
+    pub(super) fn new(shared: Arc<Shared>, target: Arc<Target>) -> Self {
+        let position_due = Instant::now() + shared.options.position_every;
+        Self {
+            shared,
+            target,
+            stage: Stage::Ended,
+            ready: VecDeque::new(),
+            cursor: None,
+            told: None,
+            position_due,
+        }
+    }
+
+    /// Sets where it begins.
+    pub(super) fn begin(&mut self, start: Start, cursor: Option<Arc<str>>) {
+        self.stage = match start {
+            Start::Live(since) => {
+                self.told = Some(since.clone());
+                Stage::Live(Live { since, joined: false, straddled: None })
+            }
+            start => Stage::Waiting(start),
+        };
+        if let Some(cursor) = cursor {
+            self.give(Item::Position { cursor });
+        }
+    }
+
+    /// Waits for items and takes them: one to `max` of them (0 counts as 1), in order, as soon as there is any. Nothing
+    /// after [`Item::Ended`].
+    ///
+    /// What is not taken waits: a read goes no further, and the queue takes what its limits allow.
+    ///
+    /// Cancel-safe: a future that is dropped has taken nothing.
+    pub async fn next(&mut self, max: usize) -> Vec<Item> {
+        let max = max.max(1);
+        loop {
+            if !self.ready.is_empty() {
+                let count = max.min(self.ready.len());
+                return self.ready.drain(..count).collect();
+            }
+            match &mut self.stage {
+                Stage::Ended => return Vec::new(),
+                Stage::Waiting(_) => self.start(),
+                Stage::Reading { pieces, .. } => {
+                    let piece = pieces.recv().await;
+                    self.take_piece(piece);
+                }
+                Stage::Live(_) => self.live(max).await,
+            }
+        }
+    }
+
+    /// Begins the read that waits.
+    fn start(&mut self) {
+        let Stage::Waiting(start) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
+        let (shared, target) = (Arc::clone(&self.shared), Arc::clone(&self.target));
+        match start {
+            Start::Snapshot => self.read(|outlet| tokio::spawn(snapshot(shared, target, outlet))),
+            Start::After(position) => {
+                self.read(|outlet| tokio::spawn(replay(shared, target, position, outlet)));
+            }
+            Start::Live(since) => self.stage = Stage::Live(Live { since, joined: false, straddled: None }),
+            Start::Ended(reason) => self.end(reason),
+        }
+    }
+
+    fn read(&mut self, spawn: impl FnOnce(Outlet) -> JoinHandle<()>) {
+        let (outlet, pieces) = outlet();
+        self.stage = Stage::Reading { pieces, task: spawn(outlet) };
+    }
+
+    fn take_piece(&mut self, piece: Option<Piece>) {
+        match piece {
+            Some(Piece::Items(items)) => items.into_iter().for_each(|item| self.give(item)),
+            Some(Piece::Done(moment)) if self.target.slot.go_live(&moment) => {
+                self.told = Some(moment.clone());
+                self.stage = Stage::Live(Live { since: moment, joined: false, straddled: None });
+            }
+            // The queue overran during the read: what it let go is in the log.
+            Some(Piece::Done(moment)) => {
+                self.stage = Stage::Waiting(Start::After(Position::at(moment)));
+            }
+            Some(Piece::Ended(reason)) => self.end(reason),
+            None => {
+                // The reader ends with a piece, so it was stopped from outside: the runtime shuts down.
+                let reason = self.target.slot.ended().unwrap_or(EndReason::Unavailable);
+                self.end(reason);
+            }
+        }
+    }
+
+    /// Waits for the queue.
+    async fn live(&mut self, max: usize) {
+        match self.target.slot.take(max) {
+            Taken::Changes(changes, dropped) => {
+                for queued in changes {
+                    self.event(&queued, dropped);
+                }
+                return;
+            }
+            Taken::Ended(reason) => return self.end(reason),
+            Taken::Empty => {}
+        }
+        let ready = self.target.slot.ready.notified();
+        tokio::select! {
+            () = ready => {}
+            () = sleep_until(self.position_due) => self.say_position(),
+        }
+    }
+
+    /// Gives a change out, with a cursor that says what this subscription has.
+    fn event(&mut self, queued: &Queued, dropped: u64) {
+        let Stage::Live(live) = &mut self.stage else { return };
+        let record = &queued.record;
+        let batch = &record.batch;
+        live.joined = live.joined || live.since.is_within(&batch.base);
+        let cursor = if live.joined {
+            record.cursor()
+        } else {
+            // The batch began before our moment and ended after it, so of its changes we have more than those up to this
+            // one: our cursor counts from our moment.
+            let own = match &live.straddled {
+                Some((theirs, own)) if Arc::ptr_eq(theirs, batch) => Arc::clone(own),
+                _ => {
+                    let Some(own) = Batch::new(self.shared.database, live.since.clone(), batch.next.clone())
+                        .map(Arc::new)
+                    else {
+                        tracing::warn!("too many transactions are running to name them in a cursor");
+                        return self.end(EndReason::Unavailable);
+                    };
+                    live.straddled = Some((Arc::clone(batch), Arc::clone(&own)));
+                    own
+                }
+            };
+            own.cursor(record.last, record.seq)
+        };
+        let change = record.change(queued.kind, cursor, dropped);
+        self.told = None;
+        self.give(Item::Event(change));
+    }
+
+    /// Says up to where there was nothing, when that is news.
+    fn say_position(&mut self) {
+        self.position_due = Instant::now() + self.shared.options.position_every;
+        // In this order: what was published up to `published` was queued before, so with an empty queue it was given out.
+        let published = self.shared.hub.published();
+        let Stage::Live(live) = &self.stage else { return };
+        let news = self.told.as_ref() != Some(&published) && live.since.is_within(&published);
+        if !news || !self.target.slot.is_drained() {
+            return;
+        }
+        if let Some(cursor) = cursor::at(self.shared.database, &published) {
+            self.told = Some(published);
+            self.give(Item::Position { cursor });
+        }
+    }
+
+    fn give(&mut self, item: Item) {
+        match &item {
+            Item::Event(change) => self.cursor = Some(Arc::clone(&change.cursor)),
+            Item::Position { cursor } | Item::SnapshotEnd { cursor } => {
+                self.cursor = Some(Arc::clone(cursor))
+            }
+            Item::Snapshot(_) | Item::Ended { .. } => {}
+        }
+        self.position_due = Instant::now() + self.shared.options.position_every;
+        self.ready.push_back(item);
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        self.stop_reading();
+        // Before the end of a snapshot there is a cursor, but nothing to resume from.
+        let cursor = self.cursor.take().filter(|cursor| {
+            let resumable = cursor::decode(self.shared.database, cursor).is_ok();
+            resumable && !matches!(reason, EndReason::Reset(_) | EndReason::TableDropped)
+        });
+        self.stage = Stage::Ended;
+        self.ready.push_back(Item::Ended { reason, cursor });
+    }
+
+    fn stop_reading(&mut self) {
+        if let Stage::Reading { task, .. } = &self.stage {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.stop_reading();
+        self.shared.hub.unregister(&self.target.physical.table, &self.target.slot);
+    }
+}

@@ -1,0 +1,222 @@
+//! The program itself, as far as it needs no server: help, keys, configuration, completions, exit codes.
+#![cfg(feature = "server")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const COMMANDS: [&str; 9] =
+    ["keygen", "pubkey", "dev", "serve", "config", "call", "sub", "ping", "completions"];
+
+fn program(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_raystream"));
+    command.current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYSTREAM_"))
+    {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    program(folder).args(arguments).output().expect("the program runs")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("UTF-8")
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+#[test]
+fn every_command_has_help() {
+    let folder = folder();
+    let top = run(folder.path(), &["--help"]);
+    assert_eq!(top.status.code(), Some(0));
+    for command in COMMANDS {
+        assert!(stdout(&top).lines().any(|line| line.trim_start().starts_with(command)), "{command}");
+        let help = run(folder.path(), &[command, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{command}");
+        let text = stdout(&help);
+        assert!(text.contains("Usage:") && text.contains("--json"), "{text}");
+        assert!(!text.contains('\x1b'), "colours in a pipe");
+    }
+    assert!(stdout(&top).contains("64  the command line cannot be understood"));
+    assert_eq!(
+        stdout(&run(folder.path(), &["--version"])).trim(),
+        concat!("raystream ", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn what_cannot_be_understood_ends_with_64() {
+    let folder = folder();
+    let url = format!("raystream://{}@127.0.0.1:1", "11".repeat(32));
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["keygen", "--nonsense"],
+        &["call"],
+        &["call", "http://example.com", "sys.echo"],
+        &["call", &url],
+        &["call", &url, "sys.echo", "--timeout", "5"],
+        &["sub", &url, "orders", "--max", "0"],
+        &["sub", &url, "orders", "--overflow", "block"],
+        &["ping", &url, "--cipher", "des"],
+        &["completions", "tcsh-but-wrong"],
+    ] {
+        let output = run(folder.path(), arguments);
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn keygen_makes_a_private_file_and_prints_the_public_key() {
+    let folder = folder();
+    let made = run(folder.path(), &["keygen"]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let public = stdout(&made);
+    assert!(public.trim_end().len() == 64 && public.ends_with('\n'));
+    assert!(public.trim_end().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+    let file = folder.path().join("raystream.key");
+    let mode = std::fs::metadata(&file).expect("made").permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+    let printed = run(folder.path(), &["pubkey", "raystream.key"]);
+    assert_eq!(stdout(&printed), public);
+    let content = std::fs::read_to_string(&file).expect("ours");
+    let secret = content.lines().last().expect("the secret");
+    assert!(!public.contains(secret) && !stderr(&made).contains(secret));
+
+    let again = run(folder.path(), &["keygen"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).starts_with("error: raystream.key exists"), "{}", stderr(&again));
+    assert!(stderr(&again).contains("\nhint: "));
+    assert_eq!(std::fs::read_to_string(&file).expect("ours"), content);
+
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("ours");
+    let open = run(folder.path(), &["pubkey", "raystream.key"]);
+    assert_eq!(open.status.code(), Some(1));
+    assert!(stderr(&open).contains("chmod 600 raystream.key"), "{}", stderr(&open));
+}
+
+#[test]
+fn keygen_speaks_json() {
+    let folder = folder();
+    let made = run(folder.path(), &["keygen", "--out", "a.key", "--json"]);
+    let value: serde_json::Value = serde_json::from_str(&stdout(&made)).expect("JSON");
+    assert_eq!(value["file"], "a.key");
+    assert_eq!(value["public_key"].as_str().map(str::len), Some(64));
+    let again = run(folder.path(), &["--json", "keygen", "--out", "a.key"]);
+    let error: serde_json::Value = serde_json::from_str(&stderr(&again)).expect("JSON");
+    assert!(error["error"]["message"].as_str().is_some_and(|text| text.contains("a.key exists")));
+    assert!(error["error"]["hint"].is_string());
+}
+
+#[test]
+fn completions_are_what_the_shells_take() {
+    let folder = folder();
+    for (shell, marker) in
+        [("bash", "complete -F"), ("zsh", "#compdef raystream"), ("fish", "complete -c raystream")]
+    {
+        let output = run(folder.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0));
+        let script = stdout(&output);
+        assert!(script.contains(marker), "{shell}");
+        assert!(COMMANDS.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    // Bash is there on every machine that builds this.
+    let script = run(folder.path(), &["completions", "bash"]).stdout;
+    std::fs::write(folder.path().join("completions.bash"), script).expect("ours");
+    let checked = Command::new("bash").args(["-n", "completions.bash"]).current_dir(&folder).status();
+    assert!(checked.expect("bash runs").success());
+}
+
+#[test]
+fn config_check_says_ok_or_all_that_is_wrong() {
+    let folder = folder();
+    let ok = run(folder.path(), &["config", "check"]);
+    assert_eq!((ok.status.code(), stdout(&ok).as_str()), (Some(0), "ok\n"));
+    assert!(stderr(&ok).starts_with("warning: "), "nobody is let in");
+
+    std::fs::write(folder.path().join("raystream.toml"), "listne = 1\n[limits]\nhalf_open = 0\n")
+        .expect("ours");
+    let wrong = run(folder.path(), &["config", "check"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(wrong.stdout.is_empty());
+    let text = stderr(&wrong);
+    assert!(
+        text.contains("raystream.toml:1: listne") && text.contains("raystream.toml:3: limits.half_open"),
+        "{text}"
+    );
+    let json = run(folder.path(), &["config", "check", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout(&json)).expect("JSON");
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["faults"].as_array().map(Vec::len), Some(2));
+    assert_eq!(json.status.code(), Some(1));
+}
+
+#[test]
+fn config_check_reads_the_key_files_too() {
+    let folder = folder();
+    std::fs::write(folder.path().join("raystream.toml"), "[identity]\nkey_file = 'server.key'\n")
+        .expect("ours");
+    let missing = run(folder.path(), &["config", "check"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(
+        stderr(&missing).contains("identity.key_file: cannot read the key file server.key"),
+        "{}",
+        stderr(&missing)
+    );
+    assert!(run(folder.path(), &["keygen", "--out", "server.key"]).status.success());
+    assert!(run(folder.path(), &["config", "check"]).status.success());
+}
+
+#[test]
+fn config_print_takes_variables_and_hides_passwords() {
+    let folder = folder();
+    std::fs::write(folder.path().join("other.toml"), "[limits]\nconnections = 9\n").expect("ours");
+    let printed = program(folder.path())
+        .args(["config", "print"])
+        .env("RAYSTREAM_CONFIG", "other.toml")
+        .env("RAYSTREAM_DATABASE__URL", "postgres://ann:s3cret@db/app")
+        .output()
+        .expect("the program runs");
+    assert!(printed.status.success(), "{}", stderr(&printed));
+    let text = stdout(&printed);
+    assert!(text.contains("connections = 9  # other.toml"), "{text}");
+    assert!(text.contains("postgres://ann:***@db/app") && !text.contains("s3cret"), "{text}");
+    std::fs::write(folder.path().join("printed.toml"), &text).expect("ours");
+    let again = run(folder.path(), &["config", "check", "--config", "printed.toml"]);
+    assert!(again.status.success(), "{}", stderr(&again));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = folder();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output = program(folder.path())
+        .args(["completions", "bash"])
+        .stdout(writer)
+        .output()
+        .expect("the program runs");
+    assert!(output.stderr.is_empty(), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn colours_are_used_when_asked_for() {
+    let folder = folder();
+    let plain = run(folder.path(), &["pubkey", "missing"]);
+    assert!(stderr(&plain).starts_with("error: cannot read the key file missing"), "{}", stderr(&plain));
+    let coloured = run(folder.path(), &["pubkey", "missing", "--color", "always"]);
+    assert!(stderr(&coloured).starts_with("\x1b[1;31merror:\x1b[0m "));
+    assert!(stdout(&run(folder.path(), &["--color=always", "--help"])).contains('\x1b'));
+}

@@ -1,0 +1,165 @@
+//! A real daemon for a test: the binary itself, with a private cluster in a folder of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::Duration,
+};
+
+/// The binary under test.
+pub const RAYSTREAM: &str = env!("CARGO_BIN_EXE_raystream");
+
+/// How long anything of a test may take before it counts as hung: generous, because machines are shared.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `raystream dev`, killed when dropped.
+pub struct TestDaemon {
+    child: Child,
+    _stdout: BufReader<ChildStdout>,
+    /// What a client connects with.
+    pub url: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    data: PathBuf,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl TestDaemon {
+    /// Starts one in a new folder.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut daemon = Self::start_in(folder.path(), 0);
+        daemon._folder = Some(folder);
+        daemon
+    }
+
+    /// Starts one on a folder that may have been used before.
+    pub fn start_in(data: &Path, port: u16) -> Self {
+        let mut child = Command::new(RAYSTREAM)
+            .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file(data))
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("stdout is text");
+        let url = line.trim().to_owned();
+        let address = url.rsplit('@').next().and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let log = std::fs::read_to_string(data.join("daemon.log")).unwrap_or_default();
+            panic!("no URL but {url:?}; its log:\n{log}");
+        };
+        Self { child, _stdout: stdout, url, address, data: data.to_owned(), _folder: None }
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.join("daemon.log")).expect("the log is there")
+    }
+
+    /// Kills it with SIGKILL and starts it again on the same folder and port.
+    pub fn kill_and_restart(&mut self) {
+        self.kill();
+        let again = Self::start_in(&self.data.clone(), self.address.port());
+        let folder = self._folder.take();
+        *self = again;
+        self._folder = folder;
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Sends SIGTERM and gives the exit status.
+    pub fn terminate(mut self) -> std::process::ExitStatus {
+        self.signal("TERM");
+        let status = self.child.wait().expect("it can be waited for");
+        assert!(status.success(), "{status}; its log:\n{}", self.log());
+        status
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("it can be asked").is_none()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The process of its postmaster.
+    pub fn postgres_pid(&self) -> u32 {
+        let file = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).expect("Postgres runs");
+        file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process")
+    }
+
+    /// Resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says VmRSS");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+
+    /// A plain TCP connection to its port.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream
+    }
+
+    /// Sends bytes on a fresh connection and gives everything that comes back.
+    pub fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect();
+        // The daemon may hang up in the middle: what it said counts.
+        let _may_be_cut = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _may_be_reset = stream.read_to_end(&mut answer);
+        answer
+    }
+}
+
+impl Drop for TestDaemon {
+    fn drop(&mut self) {
+        let _may_be_gone = self.child.kill();
+        let _reaped = self.child.wait();
+        stop_cluster(&self.data);
+    }
+}
+
+/// Waits for the private cluster of a killed daemon to stop, so that its folder can be removed.
+fn stop_cluster(data: &Path) {
+    let pid_file = data.join("postgres/postmaster.pid");
+    for _ in 0..500 {
+        if !pid_file.exists() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn log_file(data: &Path) -> Stdio {
+    let path = data.join("daemon.log");
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.expect("the log can be written").into()
+}
+
+/// Runs the command line to its end: status, stdout, stderr.
+pub fn raystream(args: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(RAYSTREAM).args(args).stdin(Stdio::null()).output().expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
