@@ -84,7 +84,8 @@ async fn fifty_increments_by_version_are_fifty() {
         loop {
             let got = ok(&client, "table.get", json!({"table": "counters", "id": "c"})).await;
             let n = got["data"]["n"].as_i64().expect("a number");
-            let set = json!({"table": "counters", "id": "c", "data": {"n": n + 1}, "if_version": got["version"]});
+            let set =
+                json!({"table": "counters", "id": "c", "data": {"n": n + 1}, "if_version": got["version"]});
             match call(&client, "table.set", set).await {
                 Ok(_) => return,
                 Err(error) => {
@@ -113,7 +114,8 @@ async fn one_item_has_one_winner_and_a_list_keeps_its_order() {
     let shifted = ok(&client, "table.shift", json!({"table": "queue"})).await;
     let popped = ok(&client, "table.pop", json!({"table": "queue"})).await;
     assert_eq!((&shifted["data"], &popped["data"]), (&json!({"n": 0}), &json!({"n": 4})));
-    let pushed = join_all((0..50).map(|n| ok(&client, "table.push", json!({"table": "many", "data": n})))).await;
+    let pushed =
+        join_all((0..50).map(|n| ok(&client, "table.push", json!({"table": "many", "data": n})))).await;
     let ids: std::collections::BTreeSet<_> = pushed.iter().map(|reply| reply["id"].to_string()).collect();
     assert_eq!(ids.len(), 50);
 }
@@ -175,7 +177,8 @@ async fn documents_come_back_as_they_were_and_the_largest_is_known() {
 #[tokio::test]
 async fn a_subscription_sees_enter_leave_and_both_images() {
     let client = client().await;
-    let set = |id: &str, open: bool, n: u32| json!({"table": "doors", "id": id, "data": {"open": open, "n": n}});
+    let set =
+        |id: &str, open: bool, n: u32| json!({"table": "doors", "id": id, "data": {"open": open, "n": n}});
     ok(&client, "table.set", set("a", true, 1)).await;
     ok(&client, "table.set", set("b", false, 1)).await;
     let mut options = SubscribeOptions::new("doors");

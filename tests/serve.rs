@@ -162,7 +162,10 @@ tables = {{ {reader_tables} }}
     server.signal("HUP");
     call(&writer, "table.set", set("orders")).await.unwrap();
 
-    write_config(server.folder.path(), &format!("[access.keys]\n\"{writer_key}\" = [\"none\"]\n[access.roles.none]"));
+    write_config(
+        server.folder.path(),
+        &format!("[access.keys]\n\"{writer_key}\" = [\"none\"]\n[access.roles.none]"),
+    );
     server.signal("HUP");
     let lost = tokio::time::timeout(PATIENCE, async {
         loop {
@@ -179,15 +182,17 @@ tables = {{ {reader_tables} }}
 /// Calls that are running when SIGTERM comes are answered, then the connection says why it ends.
 #[tokio::test]
 async fn a_drain_lets_calls_finish() {
-    let server = Server::start("[access]\nanonymous = [\"all\"]\n[access.roles.all]\nmethods = [\"*\"]\ntables = { \"*\" = [\"read\", \"write\"] }");
+    let server = Server::start(
+        "[access]\nanonymous = [\"all\"]\n[access.roles.all]\nmethods = [\"*\"]\ntables = { \"*\" = [\"read\", \"write\"] }",
+    );
     let client = connect(&server.url, None).await.unwrap();
     call(&client, "table.create", json!({"table": "t"})).await.unwrap();
     let writes: Vec<_> = (0..100)
         .map(|n| {
             let client = client.clone();
-            tokio::spawn(async move {
-                call(&client, "table.push", json!({"table": "t", "data": {"n": n}})).await
-            })
+            tokio::spawn(
+                async move { call(&client, "table.push", json!({"table": "t", "data": {"n": n}})).await },
+            )
         })
         .collect();
     let first = call(&client, "table.count", json!({"table": "t"})).await;
