@@ -52,11 +52,13 @@ impl Calls {
         self.again.pop_front()
     }
 
-    /// Hands a call to the connection; `false` when that takes no more, and the call waits for the next one.
-    #[must_use]
-    pub(super) fn start(&mut self, link: &mut Link, mut command: CallCommand) -> bool {
+    /// Hands a call to the connection.
+    ///
+    /// # Errors
+    /// The connection takes no more; the call waits to be made again.
+    pub(super) fn start(&mut self, link: &mut Link, mut command: CallCommand) -> Result<(), ApiMisuse> {
         if command.reply.is_closed() {
-            return true;
+            return Ok(());
         }
         let left = command.deadline.saturating_duration_since(Instant::now());
         command.call.deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
@@ -67,12 +69,12 @@ impl Calls {
             Err(ApiMisuse::MessageTooLarge) => {
                 let _ = command.reply.send(Err(Error::TooLarge));
             }
-            Err(_) => {
+            Err(error) => {
                 self.again.push_front(command);
-                return false;
+                return Err(error);
             }
         }
-        true
+        Ok(())
     }
 
     pub(super) fn on_response(&mut self, stream: u32, response: RpcResponse) {

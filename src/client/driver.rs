@@ -14,7 +14,7 @@ use super::link::{ConnectionInfo, Link};
 use super::reconnect::Backoff;
 use super::resume::{Entry, Subscriptions};
 use super::signals::Signals;
-use crate::conn::{ConnectionError, Event};
+use crate::conn::{ApiMisuse, ConnectionError, Event};
 use crate::wire::control::GoAway;
 use crate::wire::envelope::RpcError;
 use crate::wire::{ErrorCode, limits::MESSAGE_MAX};
@@ -160,10 +160,7 @@ impl Driver {
             let due = self.state.next_due();
             tokio::select! {
                 () = link.drive() => {}
-                Some(command) = self.calls.recv(), if takes_calls => {
-                    self.state.start_call(&mut link, command);
-                    self.take_calls(&mut link);
-                }
+                Some(command) = self.calls.recv(), if takes_calls => self.take_calls(&mut link, command),
                 command = self.control.recv() => self.state.on_control(&mut link, command),
                 () = self.signals.wait() => self.state.on_signals(&self.signals, Some(&mut link)),
                 () = sleep_until(due) => {}
@@ -171,11 +168,14 @@ impl Driver {
         }
     }
 
-    /// Takes the calls that wait, so that they share a record and a write.
-    fn take_calls(&mut self, link: &mut Link) {
-        while self.state.takes_calls(link) {
-            let Ok(command) = self.calls.try_recv() else { return };
-            self.state.start_call(link, command);
+    /// Takes a call and those that wait behind it, so that they share a record and a write.
+    fn take_calls(&mut self, link: &mut Link, first: CallCommand) {
+        let mut next = Some(first);
+        while let Some(command) = next {
+            if !self.state.start_call(link, command) || !self.state.takes_calls(link) {
+                return;
+            }
+            next = self.calls.try_recv().ok();
         }
     }
 
@@ -280,16 +280,21 @@ impl State {
         while self.takes_calls(link)
             && let Some(command) = self.in_flight.pop_again()
         {
-            self.start_call(link, command);
+            if !self.start_call(link, command) {
+                return;
+            }
         }
         self.subscriptions.start_due(link);
     }
 
-    fn start_call(&mut self, link: &mut Link, command: CallCommand) {
-        if !self.in_flight.start(link, command) && self.going_away.is_none() {
-            // The connection is ending, or its stream numbers are used up: the call needs another one.
+    /// Says whether further calls may follow.
+    fn start_call(&mut self, link: &mut Link, command: CallCommand) -> bool {
+        let started = self.in_flight.start(link, command);
+        if started == Err(ApiMisuse::StreamsExhausted) {
+            // The call needs another connection: this one ends when the others are answered.
             self.going_away = Some((u32::MAX, Instant::now()));
         }
+        started.is_ok()
     }
 
     /// After GOAWAY: ends the connection once nothing on it is waited for.

@@ -2,7 +2,7 @@
 
 use super::error::ConnectReason;
 use super::transport::{Io, Socket};
-use crate::conn::{ClientConfig, Connection, Entropy, Event, Peer};
+use crate::conn::{ClientConfig, Connection, Entropy, Event, Limits, Peer};
 use crate::noise::PublicKey;
 use crate::wire::{ErrorCode, Suite, handshake::ServerHello};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -27,10 +27,26 @@ pub struct ConnectionInfo {
     pub handshake_time: Duration,
     /// Name, TCP and WebSocket before that.
     pub transport_time: Duration,
-    /// Calls in flight that the server takes.
+    /// Calls that may be in flight; more wait here.
     pub calls_max: u16,
-    /// Subscriptions that the server takes.
+    /// Subscriptions that may be open.
     pub subscriptions_max: u16,
+}
+
+impl ConnectionInfo {
+    /// Before the handshake.
+    fn blank(transport_time: Duration) -> Self {
+        Self {
+            server_key: PublicKey([0; 32]),
+            suite: Suite(0),
+            connection_id: [0; 16],
+            handshake_hash: [0; 32],
+            handshake_time: Duration::ZERO,
+            transport_time,
+            calls_max: 0,
+            subscriptions_max: 0,
+        }
+    }
 }
 
 /// A connection on its socket.
@@ -61,16 +77,7 @@ impl Link {
             .map_err(ConnectReason::Options)?;
         let mut link = Self {
             connection,
-            info: ConnectionInfo {
-                server_key: PublicKey([0; 32]),
-                suite: Suite(0),
-                connection_id: [0; 16],
-                handshake_hash: [0; 32],
-                handshake_time: Duration::ZERO,
-                transport_time,
-                calls_max: 0,
-                subscriptions_max: 0,
-            },
+            info: ConnectionInfo::blank(transport_time),
             socket,
             started,
             timer: Box::pin(tokio::time::sleep_until(started)),
@@ -96,8 +103,10 @@ impl Link {
         self.info.connection_id = peer.connection_id;
         self.info.handshake_hash = peer.handshake_hash;
         self.info.handshake_time = self.heard_at;
-        self.info.calls_max = hello.calls_max;
-        self.info.subscriptions_max = hello.subscriptions_max;
+        // The connection keeps to the smaller ones of its own limits and the server's.
+        let own = Limits::default();
+        self.info.calls_max = hello.calls_max.min(own.calls_max);
+        self.info.subscriptions_max = hello.subscriptions_max.min(own.subscriptions_max);
     }
 
     /// The connection's time.

@@ -123,13 +123,17 @@ async fn a_hundred_losses_under_way_miss_and_double_nothing() {
     let (mut subscription, mut stream, _) = subscribe(&client, &mut session, options).await;
     let serve = tokio::spawn(async move {
         let mut id = 0_u32;
-        for _ in 0..100 {
-            // As much as there is credit for, and the connection goes with some of it on its way.
+        for round in 0..100 {
+            // As much as there is credit for; then the connection goes, in every other round with some of it on its way.
             while session.connection.subscription_credit(stream) > Some(0) {
                 id += 1;
                 session.item(stream, EventKind::Insert, &id.to_string()).await;
             }
-            session.cut();
+            if round % 2 == 0 {
+                session.cut();
+            } else {
+                drop(session);
+            }
             session = server.accept().await;
             let request;
             (stream, request) = session.subscription().await;
