@@ -112,6 +112,12 @@ impl Entry {
                 self.queue.push(Item::SnapshotEnd { cursor });
                 Ok(())
             }
+            // A quiet subscription is told where it stands, so that its position does not grow too old.
+            (Phase::Live(_), false) => {
+                self.resume = Some(cursor.clone());
+                self.queue.push(Item::Position { cursor });
+                Ok(())
+            }
             _ => Err(Breach("SUBSCRIBED out of its turn")),
         }
     }

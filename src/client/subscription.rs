@@ -69,7 +69,8 @@ impl SubscribeOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Item {
-    /// The subscription stands; every change after this position comes.
+    /// The subscription stands; every change after this position comes. Comes again after a resume, and from time to
+    /// time while nothing happens, so that a stored position does not grow too old.
     Position {
         /// Where it starts.
         cursor: String,
@@ -171,7 +172,13 @@ impl Queue {
                     state.items.pop_back();
                 }
             }
-            Item::Position { .. } | Item::SnapshotEnd { .. } => {}
+            // Positions cost no credit: one takes the place of the other.
+            Item::Position { .. } => {
+                if matches!(state.items.back(), Some(Item::Position { .. })) {
+                    state.items.pop_back();
+                }
+            }
+            Item::SnapshotEnd { .. } => {}
         }
         state.items.push_back(item);
         state.wake();

@@ -87,7 +87,8 @@ impl Daemon {
         let config = setup.config;
         // First the port, which fails at once when another daemon has it; the database takes longer.
         let address = config.listen;
-        let listener = listener::bind(address).map_err(|source| StartError::Listen { address, source })?;
+        let listener =
+            listener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
         let provider = noise::aws_lc();
         let connection_config = ServerConfig {

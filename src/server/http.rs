@@ -5,7 +5,8 @@ use crate::{store::Store, wire::limits::RECORD_BODY_MAX};
 use axum::{
     Router,
     extract::{Extension, State, WebSocketUpgrade, ws::rejection::WebSocketUpgradeRejection},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -56,6 +57,7 @@ pub(super) fn site(shared: Arc<Shared>, store: Store) -> Router {
         .route("/ready", get(ready))
         .route(WEBSOCKET_PATH, get(upgrade))
         .fallback(unknown)
+        .layer(map_response(one_request))
         .with_state(Site { shared, store })
 }
 
@@ -75,13 +77,19 @@ pub(super) async fn serve(
         .header_read_timeout(deadline)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        // One request each: a probe does not hold a place.
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%peer, %error, "HTTP connection ended");
     }
+}
+
+/// One request for each connection: a probe does not keep a place. What becomes a WebSocket stays.
+async fn one_request(mut response: Response) -> Response {
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn health() -> &'static str {

@@ -29,11 +29,30 @@ const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait after accept failed again and again.
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// How long a port that is taken is tried again: a daemon that was killed a moment ago still holds it while it dies.
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries.
+const BIND_PAUSE: Duration = Duration::from_millis(50);
+
 /// Binds the daemon's port.
 ///
 /// # Errors
 /// The address is taken or not ours.
-pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let give_up = tokio::time::Instant::now() + BIND_PATIENCE;
+    loop {
+        match try_bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < give_up =>
+            {
+                tokio::time::sleep(BIND_PAUSE).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
+fn try_bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
