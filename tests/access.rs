@@ -292,22 +292,3 @@ fn sys_methods_answer_what_they_promise() {
     );
     assert!(call(&router, &caller, "sys.info", r#"{"x":1}"#).is_err());
 }
-
-#[test]
-fn an_idempotency_key_is_refused_rather_than_ignored() {
-    let router = sys_router(Arc::new(StoppedClock));
-    let context = Context {
-        caller: caller(&AccessHandle::new(Access::everything()), Principal::anonymous()),
-        connection: ConnectionId([0; 16]),
-        deadline: None,
-        metadata: Vec::new(),
-    };
-    let call = Call {
-        method: "sys.echo".to_owned(),
-        encoding: Encoding::Json,
-        args: Bytes::new(),
-        idempotency_key: Some([1; 16]),
-    };
-    let Reply::Ready(Err(status)) = router.dispatch(context, call) else { panic!("refused at once") };
-    assert_eq!(status.code, ErrorCode::INVALID_REQUEST);
-}

@@ -47,18 +47,8 @@ fn with_sys(
 ) -> rpc::RouterBuilder<Arc<Caller>> {
     builder
         .check(|context, call| context.caller.authorise_call(&call.method))
-        .check(refuse_idempotency_key)
         .method("sys.echo", sys::echo)
         .method("sys.info", move |context: Context, call: Call| sys::info(&clock, &context, &call))
-}
-
-/// A caller that sends a key relies on it when it tries again. Until replies are kept under their key, taking it and
-/// doing nothing with it would break that silently.
-fn refuse_idempotency_key(_: &Context, call: &Call) -> Result<(), Status> {
-    match call.idempotency_key {
-        Some(_) => Err(Status::invalid("idempotency keys are not supported by this server")),
-        None => Ok(()),
-    }
 }
 
 /// A handler that awaits the store.

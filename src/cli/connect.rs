@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Failure;
-use crate::client::ServerUrl;
+use super::{Failure, Output};
+use crate::client::{CipherPreference, Client, Error, Options, ServerUrl};
 use crate::noise::{Psk, StaticSecret};
 use crate::server::config::Period;
 use crate::server::key_file::{self, KeyFileError};
-use crate::wire::registry::Suite;
+use crate::wire::ErrorCode;
 
 /// Where to connect, and as whom.
 #[derive(Debug, Clone, Args)]
@@ -23,10 +23,10 @@ pub struct ConnectArguments {
     /// File with the key shared with the server: protects today's traffic against tomorrow's computers
     #[arg(long, value_name = "FILE", help_heading = "Connection")]
     pub psk: Option<PathBuf>,
-    /// Take the key the server shows at the first contact, remember it, and refuse another one later
+    /// For a URL without a key: take the key the server shows, print it, and insist on it while this command runs
     #[arg(long, help_heading = "Connection")]
     pub trust_on_first_use: bool,
-    /// Use this cipher alone instead of the better one of both
+    /// Use this cipher alone; without this both are offered, chacha20 first
     #[arg(long, value_enum, value_name = "CIPHER", help_heading = "Connection")]
     pub cipher: Option<Cipher>,
     /// Give up after this time, for instance 500ms or 5s
@@ -46,20 +46,6 @@ pub enum Cipher {
 }
 
 impl ConnectArguments {
-    /// Refuses a URL without a key, unless the user said that the first answer is to be trusted.
-    ///
-    /// # Errors
-    /// Names the flag.
-    pub fn check(&self) -> Result<(), Failure> {
-        if self.trust_on_first_use {
-            return Ok(());
-        }
-        match self.url.require_key() {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Failure::usage(error.to_string())),
-        }
-    }
-
     /// The key of `--identity`.
     ///
     /// # Errors
@@ -76,33 +62,80 @@ impl ConnectArguments {
         Ok(self.psk.as_deref().map(key_file::read_psk).transpose()?)
     }
 
-    /// The suites to offer, best first, once `server_key_known`: with `--identity` a pattern that proves it, with `--psk`
-    /// one that mixes it in, and nothing weaker beside them.
+    /// What the client library is given.
+    fn options(&self) -> Result<Options, Failure> {
+        let mut options = Options::default();
+        options.identity = self.identity()?;
+        options.psk = self.psk()?;
+        options.trust_on_first_use = self.trust_on_first_use;
+        options.connect_timeout = self.timeout.get();
+        options.call_timeout = self.timeout.get();
+        options.ciphers = match self.cipher {
+            None => CipherPreference::ChaChaFirst,
+            Some(Cipher::ChaCha20) => CipherPreference::ChaChaOnly,
+            Some(Cipher::Aes256) => CipherPreference::AesOnly,
+        };
+        Ok(options)
+    }
+
+    /// Connects. `change` may set what the command wants otherwise.
     ///
     /// # Errors
-    /// There is no pattern for a first contact with an identity or a shared key: both need the server's key.
-    pub fn suites(&self, server_key_known: bool) -> Result<Vec<Suite>, Failure> {
-        let pattern = match (server_key_known, self.identity.is_some(), self.psk.is_some()) {
-            (true, false, false) => "NK",
-            (true, true, false) => "IK",
-            (true, false, true) => "NKpsk2",
-            (true, true, true) => "IKpsk2",
-            (false, false, false) => "NX",
-            (false, ..) => {
-                return Err(Failure::usage("--identity and --psk need the server's key")
-                    .with_hint("connect once without them, or put the key into the URL"));
+    /// A key file that cannot be used, or no connection: with what to do about it.
+    pub(super) async fn connect(
+        &self,
+        output: &Output,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Client, Failure> {
+        let mut options = self.options()?;
+        change(&mut options);
+        let client = Client::connect_url(self.url.clone(), options).await?;
+        if self.url.key().is_none()
+            && let Some(connection) = client.connection()
+        {
+            let key = connection.server_key;
+            output.note(format!("the server showed the key {key}; if it is the right one, use the URL"));
+            output.note(self.url.clone().with_key(key).to_string());
+        }
+        Ok(client)
+    }
+}
+
+/// Runs the asynchronous part of a command. The connection has a thread of its own, so that output that blocks does not
+/// keep it from answering the server.
+///
+/// # Errors
+/// Those of the work, or no thread could be started.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let result = runtime.block_on(work);
+    // A name that is still being resolved is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match &error {
+            Error::Call(answer) => Self::answered(answer.code, answer.message.clone()),
+            // A connection that failed, but what it means for the call is worth its code.
+            Error::UnknownOutcome { .. } => {
+                Self::connection(error.to_string()).with_code(ErrorCode::UNKNOWN_OUTCOME)
             }
-        };
-        let cipher = self.cipher.map(|cipher| match cipher {
-            Cipher::ChaCha20 => "ChaChaPoly",
-            Cipher::Aes256 => "AESGCM",
-        });
-        Ok(Suite::ALL
-            .iter()
-            .copied()
-            .filter(|suite| suite.pattern_name() == Some(pattern))
-            .filter(|suite| cipher.is_none() || suite.cipher_name() == cipher)
-            .collect())
+            Error::Connect(reason) => {
+                Self::connection(error.to_string()).with_optional_hint(reason.hint().map(str::to_owned))
+            }
+            Error::Closed => Self::connection(error.to_string()),
+            Error::Url(_) | Error::Configuration(_) => Self::usage(error.to_string()),
+            _ => match error.code() {
+                Some(code) => Self::answered(code, error.to_string()),
+                None => Self::failed(error.to_string()),
+            },
+        }
     }
 }
 

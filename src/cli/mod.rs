@@ -6,6 +6,7 @@ mod config;
 mod connect;
 mod daemon;
 mod dev;
+mod json;
 mod keygen;
 mod output;
 mod ping;
@@ -120,9 +121,9 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Dev(arguments) => dev::run(&arguments, &options, output),
         Command::Serve(arguments) => serve::run(&arguments, &options, output),
         Command::Config(arguments) => config::run(&arguments, output),
-        Command::Call(arguments) => call::run(&arguments, &options, output),
-        Command::Sub(arguments) => sub::run(&arguments, &options, output),
-        Command::Ping(arguments) => ping::run(&arguments, &options, output),
+        Command::Call(arguments) => call::run(&arguments, output),
+        Command::Sub(arguments) => sub::run(&arguments, output),
+        Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),
     }
 }

@@ -65,6 +65,13 @@ impl Failure {
         Self { exit: Exit::Usage, ..Self::failed(message) }
     }
 
+    /// Adds a code of the protocol to a failure that is not an answer.
+    #[must_use]
+    pub(super) fn with_code(mut self, code: ErrorCode) -> Self {
+        self.code = Some(code);
+        self
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -138,6 +145,15 @@ impl Output {
     pub fn remark(&self, text: impl AsRef<str>) {
         if !self.json && io::stderr().is_terminal() {
             let _ = writeln!(io::stderr().lock(), "{}", printable(text.as_ref()));
+        }
+    }
+
+    /// What whoever runs the command should know though it is not its result, on standard error.
+    pub fn note(&self, text: impl AsRef<str>) {
+        if self.json {
+            let _ = writeln!(io::stderr().lock(), "{}", json!({ "note": text.as_ref() }));
+        } else {
+            self.labelled("note", "36", text.as_ref());
         }
     }
 

@@ -1,8 +1,16 @@
 //! `raystream sub`
 
 use clap::Args;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::{ConnectArguments, Failure, GlobalOptions, Output};
+use super::connect::block_on;
+use super::{ConnectArguments, Failure, Output, json};
+use crate::client::{Change, Client, Item, Json, Overflow, Status, SubscribeOptions, Subscription};
+use crate::wire::ErrorCode;
+
+/// Bytes of lines that are gathered before they are written: a reader on the other end of a pipe gets them soon.
+const BATCH_MAX: usize = 64 * 1024;
 
 /// Watch a table: one JSON object a line, first what is there, then every change
 ///
@@ -40,11 +48,199 @@ pub(super) enum OverflowPolicy {
     DropOldest,
 }
 
-pub(super) fn run(
-    arguments: &SubArguments,
-    options: &GlobalOptions,
+pub(super) fn run(arguments: &SubArguments, output: &mut Output) -> Result<(), Failure> {
+    let subscribe = arguments.options()?;
+    block_on(async {
+        let mut terminate = stop_signal(SignalKind::terminate())?;
+        let mut interrupt = stop_signal(SignalKind::interrupt())?;
+        let work = async {
+            let client = arguments.connect.connect(output, |_| {}).await?;
+            let subscription = client.subscribe(subscribe).await?;
+            Ok::<_, Failure>((client, subscription))
+        };
+        let (client, mut subscription) = tokio::select! {
+            made = work => made?,
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+        };
+        let printed = tokio::select! {
+            printed = print(&client, &mut subscription, arguments.max, output) => printed,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        };
+        client.close().await;
+        printed
+    })
+}
+
+fn stop_signal(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))
+}
+
+/// Prints until the end, or until `max` items are printed.
+async fn print(
+    client: &Client,
+    subscription: &mut Subscription,
+    max: Option<u64>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let _ = (arguments, options, output);
-    Err(Failure::failed("`raystream sub` is not part of this build yet"))
+    let mut status = client.status();
+    let mut is_lost = false;
+    let mut left = max.unwrap_or(u64::MAX);
+    loop {
+        let first = tokio::select! {
+            biased;
+            Ok(()) = status.changed() => {
+                tell(&status.borrow_and_update(), &mut is_lost, output);
+                continue;
+            }
+            item = subscription.next() => item,
+        };
+        let mut next = first;
+        let mut lines = String::new();
+        // Everything that is here already goes out in one write, up to a bound.
+        let end = loop {
+            match next {
+                None => break Some(Ok(())),
+                Some(Err(error)) => break Some(Err(Failure::from(error))),
+                Some(Ok(item)) => left -= u64::from(write_line(&item, &mut lines)?),
+            }
+            if left == 0 {
+                break Some(Ok(()));
+            }
+            if lines.len() >= BATCH_MAX {
+                break None;
+            }
+            next = match subscription.try_next() {
+                None => break None,
+                item => item,
+            };
+        };
+        if !lines.is_empty() {
+            output.bytes(lines.as_bytes())?;
+        }
+        if let Some(end) = end {
+            return end;
+        }
+    }
+}
+
+/// A word about the connection, once for each loss.
+fn tell(status: &Status, is_lost: &mut bool, output: &Output) {
+    match status {
+        Status::Reconnecting { error, .. } if !*is_lost => {
+            *is_lost = true;
+            output.note(format!("{error}; trying again until it is back"));
+        }
+        Status::Connected(_) if *is_lost => {
+            *is_lost = false;
+            output.note("connected again, going on from the last change");
+        }
+        _ => {}
+    }
+}
+
+/// Appends the line of an item; says whether it counts for `--max`.
+fn write_line(item: &Item, lines: &mut String) -> Result<bool, Failure> {
+    match item {
+        // The position of the first line is that of the snapshot or the first change.
+        Item::Snapshot(change) => write_change("snapshot", change, lines).map(|()| true),
+        Item::Event(change) => write_change("event", change, lines).map(|()| true),
+        Item::SnapshotEnd { cursor } => {
+            push(lines, &json!({ "type": "snapshot_end", "cursor": cursor }));
+            Ok(false)
+        }
+        Item::Reset { reason } => {
+            push(lines, &json!({ "type": "reset", "reason": reason }));
+            Ok(false)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn push(lines: &mut String, value: &serde_json::Value) {
+    lines.push_str(&value.to_string());
+    lines.push('\n');
+}
+
+/// One object of fixed order; documents as they came.
+fn write_change(kind_of_line: &str, change: &Change, lines: &mut String) -> Result<(), Failure> {
+    let document = |document: &Option<Json>| match document {
+        None => Ok("null".to_owned()),
+        Some(text) => json::printable(text).map(|text| text.into_owned()).ok_or_else(|| {
+            Failure::answered(ErrorCode::INTERNAL_ERROR, "the server sent a document that is not JSON")
+        }),
+    };
+    let text = |text: &str| serde_json::Value::from(text);
+    let kind = change.kind.variant_name().unwrap_or("Unknown").to_ascii_lowercase();
+    lines.push_str(&format!(
+        r#"{{"type":"{kind_of_line}","cursor":{},"kind":"{kind}","id":{},"data":{},"old":{},"version":{}"#,
+        text(&change.cursor),
+        text(&change.id),
+        document(&change.data)?,
+        document(&change.old)?,
+        change.version,
+    ));
+    if change.dropped > 0 {
+        lines.push_str(&format!(r#","dropped":{}"#, change.dropped));
+    }
+    if change.is_cut {
+        lines.push_str(r#","cut":true"#);
+    }
+    lines.push_str("}\n");
+    Ok(())
+}
+
+impl SubArguments {
+    fn options(&self) -> Result<SubscribeOptions, Failure> {
+        let mut options = SubscribeOptions::new(self.table.clone());
+        options.filter = self.filter.clone().map(|filter| json::parse("the filter", filter)).transpose()?;
+        options.cursor.clone_from(&self.from);
+        options.snapshot = !self.no_snapshot;
+        options.overflow = match self.overflow {
+            OverflowPolicy::Close => Overflow::Close,
+            OverflowPolicy::DropOldest => Overflow::DropOldest,
+        };
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::envelope::{Event, EventKind};
+
+    fn line(event: Event) -> String {
+        let mut lines = String::new();
+        assert!(write_line(&Item::Event(event.into()), &mut lines).expect("JSON"));
+        lines
+    }
+
+    #[test]
+    fn a_line_is_one_object_with_the_document_as_it_is() {
+        let mut event = Event {
+            cursor: "c".into(),
+            kind: EventKind::Enter,
+            id: "a\"\u{9b}".into(),
+            data: Some(b"{\"n\": 1.0,\n \"t\":\"x\"}"[..].into()),
+            old: None,
+            version: 3,
+            dropped: 0,
+            omitted: 0,
+        };
+        let text = line(event.clone());
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(text.contains(r#""data":{"n": 1.0,  "t":"x"},"old":null,"version":3}"#), "{text}");
+        let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(value["type"], "event");
+        assert_eq!(value["kind"], "enter");
+        assert_eq!(value["id"], "a\"\u{9b}");
+        event.dropped = 7;
+        event.omitted = 1;
+        event.data = None;
+        let value: serde_json::Value = serde_json::from_str(&line(event.clone())).expect("JSON");
+        assert_eq!((value["dropped"].as_u64(), value["cut"].as_bool()), (Some(7), Some(true)));
+        event.data = Some(b"}{"[..].into());
+        assert!(write_line(&Item::Event(event.into()), &mut String::new()).is_err());
+    }
 }

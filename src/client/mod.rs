@@ -1,5 +1,41 @@
-//! The asynchronous client.
+//! The asynchronous client: calls and live subscriptions over one connection that comes back by itself.
+//!
+//! [`Client::connect`] gives a [`Client`]; [`Client::call`] calls, [`Client::subscribe`] gives a [`Subscription`], which is
+//! a stream of [`Item`]s. A task of its own owns the connection and runs as long as a handle is alive.
+//!
+//! When the connection is lost, the task connects again, with pauses that grow and are random, and then
+//!
+//! - calls that were never sent are made on the new connection; those that may have run end with
+//!   [`Error::UnknownOutcome`], because a write must not happen twice behind the caller's back;
+//! - subscriptions go on after the last item that was received: nothing is missed and nothing comes twice
+//!   (see [`Subscription`]).
+//!
+//! It runs on a tokio runtime with IO and time enabled.
 
+mod calls;
+// The face of the room has the room's name.
+#[expect(clippy::module_inception)]
+mod client;
+mod connector;
+mod driver;
+mod error;
+mod json;
+mod link;
+mod options;
+mod reconnect;
+mod resume;
+mod signals;
+mod subscription;
+mod transport;
 mod url;
 
+pub use crate::wire::envelope::{EventKind, Overflow};
+pub use client::Client;
+pub use driver::Status;
+pub use error::{CallError, ConnectError, ConnectReason, Error};
+pub use json::Json;
+pub use link::ConnectionInfo;
+pub use options::{CallOptions, CipherPreference, Options};
+pub use reconnect::ReconnectPolicy;
+pub use subscription::{Change, Item, SubscribeOptions, Subscription};
 pub use url::{DEFAULT_PORT, DEFAULT_WEBSOCKET_PATH, ServerUrl, Transport, UrlError};

@@ -46,7 +46,7 @@ pub enum UrlError {
     /// There is no key before the host.
     #[error(
         "the URL names no public key (raystream://PUBLICKEY@host:port), so anybody could answer; \
-         --trust-on-first-use takes the key that the server shows and remembers it"
+         --trust-on-first-use takes the key that the server shows, and prints it"
     )]
     MissingKey,
     /// What stands before the `@` is no key.

@@ -34,7 +34,7 @@ pub struct Call {
     pub encoding: Encoding,
     /// The arguments. Empty when the caller gave none.
     pub args: Bytes,
-    /// Names the call for a retry that must not happen twice.
+    /// Names the call for a retry. No reply is kept under it yet: the specification promises nothing for it in version 1.
     pub idempotency_key: Option<[u8; 16]>,
 }
 

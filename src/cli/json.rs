@@ -1,0 +1,82 @@
+//! JSON that comes from the command line and JSON that goes to a terminal.
+
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+use super::Failure;
+use crate::client::Json;
+use crate::wire::ErrorCode;
+use crate::wire::limits::MESSAGE_MAX;
+
+/// Takes text of the user as it is, once it is known to be JSON.
+///
+/// # Errors
+/// INVALID_REQUEST with the place, or PAYLOAD_TOO_LARGE.
+pub(super) fn parse(what: &str, text: String) -> Result<Json, Failure> {
+    if text.len() > MESSAGE_MAX {
+        let message = format!("{what} is longer than a message may be (1 MiB)");
+        return Err(Failure::answered(ErrorCode::PAYLOAD_TOO_LARGE, message));
+    }
+    match serde_json::from_str::<&RawValue>(&text) {
+        Ok(_) => Ok(Json::new(text)),
+        Err(error) => {
+            Err(Failure::answered(ErrorCode::INVALID_REQUEST, format!("{what} is not JSON: {error}")))
+        }
+    }
+}
+
+/// JSON of the server on one line, with nothing in it that drives a terminal; `None` when it is not JSON.
+///
+/// The text is otherwise as it came: numbers keep their digits. Between tokens a line end is white space, and the control
+/// characters that JSON allows in a string, which no keyboard has, are written as escapes.
+pub(super) fn printable(json: &Json) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(json.as_bytes()).ok()?;
+    let text = serde_json::from_str::<&RawValue>(text).ok()?.get();
+    // U+007F is one byte; U+0080 to U+009F start with C2.
+    if !text.bytes().any(|byte| matches!(byte, b'\n' | b'\r' | b'\t' | 0x7f | 0xc2)) {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' | '\t' => shown.push(' '),
+            c if c.is_control() => shown.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => shown.push(c),
+        }
+    }
+    Some(Cow::Owned(shown))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_json_is_refused_with_its_place() {
+        assert_eq!(parse("it", "{\"a\": 1}".into()).expect("JSON").as_bytes(), b"{\"a\": 1}");
+        for (text, place) in [("", "line 1 column 0"), ("{\"a\" 1}", "line 1 column 6"), ("{} x", "column 4")]
+        {
+            let failure = format!("{:?}", parse("it", text.into()).expect_err("not JSON"));
+            assert!(failure.contains(place) && failure.contains("INVALID_REQUEST"), "{failure}");
+        }
+        assert!(parse("it", format!("\"{}\"", "x".repeat(MESSAGE_MAX))).is_err());
+    }
+
+    #[test]
+    fn what_is_printed_is_one_line_and_the_same_value() {
+        let shown = |text: &str| printable(&Json::new(text.to_owned())).map(Cow::into_owned);
+        assert_eq!(
+            shown(" {\"n\": 1.10e400,\n\t\"s\":\"ä\"} ").as_deref(),
+            Some("{\"n\": 1.10e400,  \"s\":\"ä\"}")
+        );
+        let hostile = "\"\u{9b}2J\u{7f}©\"";
+        let text = shown(hostile).expect("JSON");
+        assert_eq!(text, "\"\\u009b2J\\u007f©\"");
+        assert_eq!(
+            serde_json::from_str::<String>(&text).expect("JSON"),
+            serde_json::from_str::<String>(hostile).expect("JSON")
+        );
+        assert_eq!(shown("not json"), None);
+        assert_eq!(printable(&Json::new(&b"\"\xff\""[..])), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! Calls in flight: who waits for which stream, and what becomes of them when the connection is lost.
+//!
+//! A call runs at most once. When a connection is lost, calls of which no byte can have left this process are made again
+//! on the next one, and so are calls that the server says it has not taken (GOAWAY, GOING_AWAY). Every other call ends
+//! with [`Error::UnknownOutcome`]: it may have run.
+
+use super::error::{CallError, Error};
+use super::link::Link;
+use crate::conn::{ApiMisuse, ConnectionError};
+use crate::wire::ErrorCode;
+use crate::wire::envelope::{RpcCall, RpcError, RpcResponse};
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+use tokio::{sync::oneshot, time::Instant};
+
+/// Cancels that are told to the server at once. A server counts cancels and cuts the connection at 1,000 (specification,
+/// STR-8); a call given up beyond this runs to its end unheard.
+const CANCELS_MAX: u32 = 500;
+/// Cancels regained per second, under the server's 100.
+const CANCELS_PER_SECOND: f64 = 80.0;
+
+/// A call on its way to the server.
+pub(super) struct CallCommand {
+    pub(super) id: u64,
+    pub(super) call: RpcCall,
+    /// When the caller stops waiting.
+    pub(super) deadline: Instant,
+    pub(super) reply: oneshot::Sender<Result<RpcResponse, Error>>,
+}
+
+struct InFlight {
+    command: CallCommand,
+    /// [`Link::writes`] when the call was handed to the connection.
+    opened_at: u64,
+}
+
+/// The calls of one client.
+#[derive(Default)]
+pub(super) struct Calls {
+    in_flight: HashMap<u32, InFlight>,
+    /// Not sent, or not taken: to be made on the next connection, before new ones. At most one connection's worth.
+    again: VecDeque<CallCommand>,
+    cancels: CancelBudget,
+}
+
+impl Calls {
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) fn pop_again(&mut self) -> Option<CallCommand> {
+        self.again.pop_front()
+    }
+
+    /// Hands a call to the connection.
+    ///
+    /// # Errors
+    /// The connection takes no more; the call waits to be made again.
+    pub(super) fn start(&mut self, link: &mut Link, mut command: CallCommand) -> Result<(), ApiMisuse> {
+        if command.reply.is_closed() {
+            return Ok(());
+        }
+        let left = command.deadline.saturating_duration_since(Instant::now());
+        command.call.deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        match link.connection.call(&command.call) {
+            Ok(stream) => {
+                self.in_flight.insert(stream, InFlight { command, opened_at: link.writes() });
+            }
+            Err(ApiMisuse::MessageTooLarge) => {
+                let _ = command.reply.send(Err(Error::TooLarge));
+            }
+            Err(error) => {
+                self.again.push_front(command);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_response(&mut self, stream: u32, response: RpcResponse) {
+        if let Some(InFlight { command, .. }) = self.in_flight.remove(&stream) {
+            let _ = command.reply.send(Ok(response));
+        }
+    }
+
+    /// Says whether the stream is a call.
+    pub(super) fn on_error(&mut self, stream: u32, error: RpcError) -> Result<(), RpcError> {
+        let Some(InFlight { command, .. }) = self.in_flight.remove(&stream) else { return Err(error) };
+        if error.code == ErrorCode::GOING_AWAY {
+            self.again.push_back(command);
+        } else {
+            let _ = command.reply.send(Err(Error::Call(CallError::from(error))));
+        }
+        Ok(())
+    }
+
+    /// Tells the server that nobody waits for this call. Its stream stays until it is answered.
+    pub(super) fn cancel(&mut self, link: &mut Link, id: u64) {
+        let found = self.in_flight.iter().find(|(_, in_flight)| in_flight.command.id == id);
+        if let Some((stream, _)) = found
+            && self.cancels.take(link.now())
+        {
+            // The stream is open, and a connection that is ending needs no cancel.
+            let _ = link.connection.cancel(*stream);
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn on_loss(&mut self, link: &Link, last_taken: Option<u32>, cause: &ConnectionError) {
+        let mut lost: Vec<_> = self.in_flight.drain().collect();
+        lost.sort_unstable_by_key(|(stream, _)| *stream);
+        for (stream, InFlight { command, opened_at }) in lost {
+            let was_sent = opened_at != link.writes();
+            let was_taken = last_taken.is_none_or(|last| stream <= last);
+            if was_sent && was_taken {
+                let method = command.call.method.clone();
+                let _ = command.reply.send(Err(Error::UnknownOutcome { method, cause: cause.clone() }));
+            } else if !command.reply.is_closed() {
+                self.again.push_back(command);
+            }
+        }
+        self.cancels = CancelBudget::default();
+    }
+
+    /// Ends every call that waits.
+    pub(super) fn fail(&mut self, error: &Error) {
+        let waiting = self.in_flight.drain().map(|(_, in_flight)| in_flight.command);
+        for command in waiting.chain(self.again.drain(..)) {
+            let _ = command.reply.send(Err(error.clone()));
+        }
+    }
+}
+
+/// A bucket of cancels: 0 <= `left` <= [`CANCELS_MAX`].
+struct CancelBudget {
+    left: f64,
+    refilled_at: Duration,
+}
+
+impl Default for CancelBudget {
+    fn default() -> Self {
+        Self { left: f64::from(CANCELS_MAX), refilled_at: Duration::ZERO }
+    }
+}
+
+impl CancelBudget {
+    fn take(&mut self, now: Duration) -> bool {
+        let refill = now.saturating_sub(self.refilled_at).as_secs_f64() * CANCELS_PER_SECOND;
+        self.left = (self.left + refill).min(f64::from(CANCELS_MAX));
+        self.refilled_at = now;
+        let has_one = self.left >= 1.0;
+        if has_one {
+            self.left -= 1.0;
+        }
+        has_one
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::limits::{ABUSE_BUDGET, ABUSE_REFILL_PER_SECOND};
+
+    #[test]
+    fn cancels_stay_under_the_servers_budget() {
+        let mut budget = CancelBudget::default();
+        let taken = (0..100_000_u32).filter(|n| budget.take(Duration::from_millis(u64::from(*n)))).count();
+        // 100 s: the bucket, and 80 in each second.
+        assert!((8_495..=8_500).contains(&taken), "{taken}");
+        assert!(CANCELS_MAX < ABUSE_BUDGET && CANCELS_PER_SECOND < f64::from(ABUSE_REFILL_PER_SECOND));
+    }
+}

@@ -1,0 +1,225 @@
+//! The face of the client.
+
+use super::calls::CallCommand;
+use super::connector::Connector;
+use super::driver::{Control, Driver, Status};
+use super::link::ConnectionInfo;
+use super::options::{CallOptions, Options};
+use super::resume::Entry;
+use super::signals::Signals;
+use super::subscription::{Queue, SubscribeOptions, Subscription};
+use super::{Error, Json, ServerUrl};
+use crate::wire::envelope::RpcCall;
+use crate::wire::limits::CALLS_MAX;
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+/// Calls that wait for the task; behind them callers wait. As many as a connection takes: a full channel then means one
+/// connection's worth under way and one in line.
+const CALLS_WAITING_MAX: usize = CALLS_MAX as usize;
+/// Other commands that wait for the task.
+const CONTROL_WAITING_MAX: usize = 64;
+
+/// A client of one server. Clones share the connection; it is closed when the last clone and the last
+/// [`Subscription`] are gone, or by [`close`](Self::close).
+///
+/// ```no_run
+/// # async fn example() -> Result<(), raystream::client::Error> {
+/// use raystream::client::{Client, Options};
+/// use serde_json::json;
+///
+/// let url = "raystream://PUBLICKEY@127.0.0.1:7410";
+/// let client = Client::connect(url, Options::default()).await?;
+/// client.call("table.set", &json!({"table": "orders", "id": "1", "data": {"total": 12}})).await?;
+/// let order: serde_json::Value =
+///     client.call_typed("table.get", &json!({"table": "orders", "id": "1"})).await?;
+/// assert_eq!(order["data"]["total"], 12);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Client(Arc<Handle>);
+
+/// What reaches the task.
+#[derive(Debug)]
+pub(super) struct Handle {
+    calls: mpsc::Sender<CallCommand>,
+    control: mpsc::Sender<Control>,
+    pub(super) signals: Arc<Signals>,
+    status: watch::Receiver<Status>,
+    call_timeout: Duration,
+    next_id: AtomicU64,
+}
+
+impl Client {
+    /// Connects: one attempt. What is lost later is found again by itself ([`Options::reconnect`]).
+    ///
+    /// # Errors
+    /// [`Error::Url`]; [`Error::Connect`], whose [`hint`](super::ConnectError::hint) says what to do about it.
+    pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
+        Self::connect_url(url.parse()?, options).await
+    }
+
+    /// [`connect`](Self::connect) to a URL that is parsed already.
+    ///
+    /// # Errors
+    /// As `connect`.
+    pub async fn connect_url(url: ServerUrl, options: Options) -> Result<Self, Error> {
+        options.check(&url)?;
+        let call_timeout = options.call_timeout;
+        let mut connector = Connector::new(url, options);
+        // A future of many buffers is kept off the caller's.
+        let link = Box::pin(connector.connect()).await?;
+        let (calls, calls_waiting) = mpsc::channel(CALLS_WAITING_MAX);
+        let (control, control_waiting) = mpsc::channel(CONTROL_WAITING_MAX);
+        let (status_sender, status) = watch::channel(Status::Connected(link.info.clone()));
+        let signals = Arc::new(Signals::default());
+        let driver =
+            Driver::new(connector, calls_waiting, control_waiting, Arc::clone(&signals), status_sender);
+        tokio::spawn(driver.run(link));
+        let next_id = AtomicU64::new(0);
+        Ok(Self(Arc::new(Handle { calls, control, signals, status, call_timeout, next_id })))
+    }
+
+    /// Calls a method. Dropping the future gives the call up and tells the server so.
+    ///
+    /// # Errors
+    /// [`Error::Call`] from the server, [`Error::Timeout`], [`Error::UnknownOutcome`] when the connection was lost
+    /// with the call on its way, [`Error::Arguments`].
+    pub async fn call<A: Serialize + ?Sized>(&self, method: &str, args: &A) -> Result<Json, Error> {
+        self.call_with(method, Json::encode(args)?, CallOptions::default()).await
+    }
+
+    /// Calls a method and reads its result.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), and [`Error::Result`].
+    pub async fn call_typed<A, R>(&self, method: &str, args: &A) -> Result<R, Error>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.call(method, args).await?.decode()
+    }
+
+    /// Calls a method with JSON text as it is.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_with(&self, method: &str, args: Json, options: CallOptions) -> Result<Json, Error> {
+        let timeout = options.timeout.unwrap_or(self.0.call_timeout);
+        let deadline = Instant::now() + timeout;
+        let id = self.0.next_id();
+        let (reply, answer) = oneshot::channel();
+        let call = RpcCall {
+            method: method.to_owned(),
+            args: args.into_bytes(),
+            idempotency_key: options.idempotency_key,
+            metadata: options.metadata,
+            ..RpcCall::default()
+        };
+        let command = CallCommand { id, call, deadline, reply };
+        let answered = async {
+            self.0.calls.send(command).await.map_err(|_| self.0.closed())?;
+            let mut guard = CancelOnDrop { signals: &self.0.signals, id, is_armed: true };
+            let answer = answer.await;
+            guard.is_armed = false;
+            answer.unwrap_or_else(|_| Err(self.0.closed()))
+        };
+        let response = timeout_at(deadline, answered).await.map_err(|_| Error::Timeout(timeout))??;
+        Ok(Json::new(response.result))
+    }
+
+    /// Subscribes to a table: returns when the server has taken the subscription.
+    ///
+    /// # Errors
+    /// [`Error::Call`] when the server refuses it, [`Error::TooManySubscriptions`], [`Error::Timeout`] after
+    /// [`Options::call_timeout`].
+    pub async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, Error> {
+        let id = self.0.next_id();
+        let queue = Arc::new(Queue::new(options.window));
+        let cursor = options.cursor.clone();
+        let (started, answer) = oneshot::channel();
+        let entry = Entry::new(id, options, Arc::clone(&queue), started);
+        let asked = async {
+            let command = Control::Subscribe(Box::new(entry));
+            self.0.control.send(command).await.map_err(|_| self.0.closed())?;
+            // From here on, giving up is telling the server.
+            let subscription = Subscription::new(id, Arc::clone(&self.0), queue, cursor);
+            answer.await.unwrap_or_else(|_| Err(self.0.closed()))?;
+            Ok(subscription)
+        };
+        let limit = self.0.call_timeout;
+        tokio::time::timeout(limit, asked).await.unwrap_or(Err(Error::Timeout(limit)))
+    }
+
+    /// Sends a HEARTBEAT and waits for its echo: the time of one round trip on the wire.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] after [`Options::call_timeout`], also while there is no connection.
+    pub async fn ping(&self) -> Result<Duration, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.0.control.send(Control::Ping(reply)).await.map_err(|_| self.0.closed())?;
+        let limit = self.0.call_timeout;
+        let answered = tokio::time::timeout(limit, answer).await.map_err(|_| Error::Timeout(limit))?;
+        answered.map_err(|_| match self.0.closed() {
+            Error::Closed if !matches!(*self.0.status.borrow(), Status::Closed(_)) => Error::Timeout(limit),
+            error => error,
+        })
+    }
+
+    /// The connection in use; `None` while there is none.
+    pub fn connection(&self) -> Option<ConnectionInfo> {
+        match &*self.0.status.borrow() {
+            Status::Connected(info) => Some(info.clone()),
+            _ => None,
+        }
+    }
+
+    /// Follows the connection: up, lost, tried again, over.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.0.status.clone()
+    }
+
+    /// Ends the connection in order: CLOSE goes out before the transport ends. Calls that wait end with
+    /// [`Error::Closed`], subscriptions just end.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.0.control.send(Control::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+}
+
+impl Handle {
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Why the task is gone.
+    fn closed(&self) -> Error {
+        match &*self.status.borrow() {
+            Status::Closed(Some(reason)) => Error::Connect(Arc::clone(reason)),
+            _ => Error::Closed,
+        }
+    }
+}
+
+/// Tells the server that a call is given up.
+struct CancelOnDrop<'a> {
+    signals: &'a Signals,
+    id: u64,
+    is_armed: bool,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.signals.drop_call(self.id);
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! One connection on one socket, with its clock.
+
+use super::error::ConnectReason;
+use super::transport::{Io, Socket};
+use crate::conn::{ClientConfig, Connection, Entropy, Event, Limits, Peer};
+use crate::noise::PublicKey;
+use crate::wire::{ErrorCode, Suite, handshake::ServerHello};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio::time::{Instant, Sleep};
+
+/// What the end of a connection may still take: our CLOSE on its way, the peer's behind it.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// The connection in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The key that the server has proved to hold.
+    pub server_key: PublicKey,
+    /// The Noise pattern and the cipher.
+    pub suite: Suite,
+    /// Names the connection in the logs of both sides.
+    pub connection_id: [u8; 16],
+    /// The hash of the handshake: the same on both sides and different for every connection (channel binding).
+    pub handshake_hash: [u8; 32],
+    /// From HANDSHAKE_INIT to HANDSHAKE_RESPONSE, without name and TCP.
+    pub handshake_time: Duration,
+    /// Name, TCP and WebSocket before that.
+    pub transport_time: Duration,
+    /// Calls that may be in flight; more wait here.
+    pub calls_max: u16,
+    /// Subscriptions that may be open.
+    pub subscriptions_max: u16,
+}
+
+impl ConnectionInfo {
+    /// Before the handshake.
+    fn blank(transport_time: Duration) -> Self {
+        Self {
+            server_key: PublicKey([0; 32]),
+            suite: Suite(0),
+            connection_id: [0; 16],
+            handshake_hash: [0; 32],
+            handshake_time: Duration::ZERO,
+            transport_time,
+            calls_max: 0,
+            subscriptions_max: 0,
+        }
+    }
+}
+
+/// A connection on its socket.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) info: ConnectionInfo,
+    socket: Socket,
+    started: Instant,
+    timer: Pin<Box<Sleep>>,
+    /// Counts writes: what was handed to the connection since the last one has not left this process.
+    writes: u64,
+    /// The moment of the last input, as the connection was told.
+    heard_at: Duration,
+}
+
+impl Link {
+    /// Runs the handshake.
+    pub(super) async fn open(
+        socket: Socket,
+        config: ClientConfig,
+        transport_time: Duration,
+    ) -> Result<Self, ConnectReason> {
+        let started = Instant::now();
+        let mut ephemeral = [0; 32];
+        getrandom::fill(&mut ephemeral).map_err(ConnectReason::Random)?;
+        let entropy = Entropy { ephemeral, connection_id: [0; 16], server_time_ms: 0 };
+        let connection = Connection::client(Arc::new(config), entropy, socket.framing(), Duration::ZERO)
+            .map_err(ConnectReason::Options)?;
+        let mut link = Self {
+            connection,
+            info: ConnectionInfo::blank(transport_time),
+            socket,
+            started,
+            timer: Box::pin(tokio::time::sleep_until(started)),
+            writes: 0,
+            heard_at: Duration::ZERO,
+        };
+        loop {
+            if let Some(Event::Connected(peer, hello)) = link.connection.poll_event() {
+                link.greet(&peer, &hello);
+                return Ok(link);
+            }
+            if let Some(end) = link.connection.end() {
+                return Err(ConnectReason::Connection(end.clone()));
+            }
+            link.fill();
+            link.drive().await;
+        }
+    }
+
+    fn greet(&mut self, peer: &Peer, hello: &ServerHello) {
+        self.info.server_key = peer.key.expect("every pattern of a client ends with the server's key known");
+        self.info.suite = peer.suite;
+        self.info.connection_id = peer.connection_id;
+        self.info.handshake_hash = peer.handshake_hash;
+        self.info.handshake_time = self.heard_at;
+        // The connection keeps to the smaller ones of its own limits and the server's.
+        let own = Limits::default();
+        self.info.calls_max = hello.calls_max.min(own.calls_max);
+        self.info.subscriptions_max = hello.subscriptions_max.min(own.subscriptions_max);
+    }
+
+    /// The connection's time.
+    pub(super) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn heard_at(&self) -> Duration {
+        self.heard_at
+    }
+
+    pub(super) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Moves what the connection has to say towards the socket.
+    pub(super) fn fill(&mut self) {
+        let now = self.now();
+        self.socket.fill(&mut self.connection, now);
+    }
+
+    /// Waits until the socket or a timer gives the connection something to do, and has it done. May be dropped at any
+    /// moment.
+    pub(super) async fn drive(&mut self) {
+        self.set_timer();
+        let Self { socket, timer, .. } = self;
+        let io = tokio::select! {
+            biased;
+            io = std::future::poll_fn(|context| socket.poll_io(context)) => Some(io),
+            () = timer => None,
+        };
+        let now = self.now();
+        match io {
+            None => {
+                // The connection remembers its end.
+                let _ = self.connection.handle_timeout(now);
+            }
+            Some(Io { wrote, read, eof }) => {
+                self.writes += u64::from(wrote);
+                if read {
+                    self.heard_at = now;
+                    self.socket.deliver(&mut self.connection, now);
+                }
+                if eof {
+                    let _ = self.connection.handle_eof();
+                }
+            }
+        }
+    }
+
+    /// The timer may go off too early, never too late: it is moved only when it has to be, because a connection in use
+    /// puts its heartbeat off with every record.
+    fn set_timer(&mut self) {
+        let Some(due) = self.connection.poll_timeout() else { return };
+        let due = self.started + due;
+        if self.timer.is_elapsed() || due < self.timer.deadline() {
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    /// Ends the connection: CLOSE goes out before the transport ends, if it takes bytes.
+    pub(super) async fn finish(mut self) {
+        self.connection.close(ErrorCode::NO_ERROR, "");
+        let Self { connection, socket, started, .. } = &mut self;
+        let flush = async {
+            loop {
+                socket.fill(connection, started.elapsed());
+                if !socket.has_output() {
+                    return true;
+                }
+                // Input no longer matters, but has to be taken: a peer that is blocked on its own writes reads nothing.
+                let io = std::future::poll_fn(|context| socket.poll_io(context)).await;
+                if io.eof {
+                    return false;
+                }
+                socket.deliver(connection, started.elapsed());
+            }
+        };
+        if tokio::time::timeout(LINGER, flush).await == Ok(true) {
+            let _ = tokio::time::timeout(LINGER, self.socket.finish()).await;
+        }
+    }
+}

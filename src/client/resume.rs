@@ -1,0 +1,390 @@
+//! The task's side of subscriptions: what each has received, and how it goes on after an end.
+
+use super::error::{CallError, Error};
+use super::link::Link;
+use super::reconnect::{Backoff, ReconnectPolicy};
+use super::subscription::{Item, Queue, SubscribeOptions};
+use crate::conn::ApiMisuse;
+use crate::wire::ErrorCode;
+use crate::wire::envelope::{Event as EventMessage, EventKind, RpcError, Subscribe, Subscribed};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
+
+/// A subscription as the task of the connection knows it.
+pub(super) struct Entry {
+    pub(super) id: u64,
+    pub(super) options: SubscribeOptions,
+    pub(super) queue: Arc<Queue>,
+    /// Answered once, when the server has taken or refused it for the first time.
+    pub(super) started: Option<oneshot::Sender<Result<(), Error>>>,
+    phase: Phase,
+    /// Behind everything that was queued; `None` while only a new start is possible.
+    resume: Option<String>,
+    /// An interrupted snapshot left items in the queue.
+    has_partial_snapshot: bool,
+    /// The first position, or the one after a reset, is told to the consumer; that of a resumption is known to it.
+    tells_position: bool,
+    /// Items the server may still send.
+    credit: usize,
+    backoff: Backoff,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// To be subscribed, not before this time.
+    Waiting(Option<Instant>),
+    /// SUBSCRIBE is sent.
+    Asked(u32),
+    /// Between SUBSCRIBED and its second one.
+    Snapshot(u32),
+    /// Changes come.
+    Live(u32),
+}
+
+/// The peer did not keep to the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Breach(pub(super) &'static str);
+
+impl Entry {
+    pub(super) fn new(
+        id: u64,
+        options: SubscribeOptions,
+        queue: Arc<Queue>,
+        started: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        Self {
+            id,
+            resume: options.cursor.clone(),
+            options,
+            queue,
+            started: Some(started),
+            phase: Phase::Waiting(None),
+            has_partial_snapshot: false,
+            tells_position: true,
+            credit: 0,
+            backoff: Backoff::new(ReconnectPolicy::default()),
+        }
+    }
+
+    fn stream(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Waiting(_) => None,
+            Phase::Asked(stream) | Phase::Snapshot(stream) | Phase::Live(stream) => Some(stream),
+        }
+    }
+
+    fn request(&mut self) -> Subscribe {
+        self.credit = self.queue.room(0);
+        Subscribe {
+            table: self.options.table.clone(),
+            filter: self.options.filter.clone().map(super::Json::into_bytes).unwrap_or_default(),
+            cursor: self.resume.clone(),
+            snapshot: self.options.snapshot,
+            overflow: self.options.overflow,
+            credit: u32::try_from(self.credit).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn on_subscribed(&mut self, subscribed: Subscribed) -> Result<(), Breach> {
+        let cursor = subscribed.cursor;
+        match (self.phase, subscribed.snapshot_end) {
+            (Phase::Asked(stream), false) => {
+                if let Some(started) = self.started.take() {
+                    let _ = started.send(Ok(()));
+                }
+                if self.tells_position {
+                    self.tells_position = false;
+                    self.queue.push(Item::Position { cursor: cursor.clone() });
+                }
+                if self.options.snapshot && self.resume.is_none() {
+                    self.phase = Phase::Snapshot(stream);
+                } else {
+                    self.phase = Phase::Live(stream);
+                    self.resume.get_or_insert(cursor);
+                }
+                Ok(())
+            }
+            (Phase::Snapshot(stream), true) => {
+                self.phase = Phase::Live(stream);
+                self.has_partial_snapshot = false;
+                self.resume = Some(cursor.clone());
+                self.backoff.reset();
+                self.queue.push(Item::SnapshotEnd { cursor });
+                Ok(())
+            }
+            _ => Err(Breach("SUBSCRIBED out of its turn")),
+        }
+    }
+
+    fn on_item(&mut self, event: EventMessage) -> Result<(), Breach> {
+        self.credit = self.credit.checked_sub(1).ok_or(Breach("an EVENT without credit"))?;
+        match (self.phase, event.kind) {
+            (Phase::Snapshot(_), EventKind::Snapshot) => {
+                self.has_partial_snapshot = true;
+                self.queue.push(Item::Snapshot(event.into()));
+            }
+            (Phase::Live(_), kind) if kind != EventKind::Snapshot => {
+                self.resume = Some(event.cursor.clone());
+                self.backoff.reset();
+                self.queue.push(Item::Event(event.into()));
+            }
+            _ => return Err(Breach("an EVENT of a kind that is out of its turn")),
+        }
+        Ok(())
+    }
+
+    /// The stream ended without fault of the request: go on after a pause.
+    fn wait(&mut self, pause: Duration) {
+        if self.has_partial_snapshot {
+            self.restart("the snapshot was interrupted");
+        }
+        self.phase = Phase::Waiting((!pause.is_zero()).then(|| Instant::now() + pause));
+    }
+
+    /// Nothing that was received leads on.
+    fn restart(&mut self, reason: &str) {
+        self.resume = None;
+        self.has_partial_snapshot = false;
+        self.tells_position = true;
+        self.queue.push(Item::Reset { reason: reason.to_owned() });
+    }
+
+    /// The server ended the stream; `Err` when that is the end of the subscription.
+    fn on_error(&mut self, error: RpcError) -> Result<(), Error> {
+        // The first answer is the caller's: whether to try again is not for us to decide.
+        let is_first = self.started.is_some();
+        match error.code {
+            ErrorCode::GOING_AWAY => self.wait(Duration::ZERO),
+            ErrorCode::RESET if !is_first || self.resume.is_some() => {
+                let pause = if is_first { Duration::ZERO } else { self.backoff.next() };
+                self.restart(&error.message);
+                self.wait(pause);
+            }
+            _ if error.retryable && !is_first => {
+                let asked = Duration::from_millis(u64::from(error.retry_after_ms));
+                let pause = self.backoff.next().max(asked);
+                self.wait(pause);
+            }
+            _ => return Err(Error::Call(CallError::from(error))),
+        }
+        Ok(())
+    }
+
+    fn end(mut self, error: Option<Error>) {
+        if let (Some(started), Some(error)) = (self.started.take(), &error) {
+            let _ = started.send(Err(error.clone()));
+        }
+        self.queue.end(error);
+    }
+}
+
+/// The subscriptions of one client.
+#[derive(Default)]
+pub(super) struct Subscriptions {
+    entries: HashMap<u64, Entry>,
+    /// Streams of the connection in use.
+    streams: HashMap<u32, u64>,
+}
+
+impl Subscriptions {
+    pub(super) fn add(&mut self, entry: Entry) {
+        self.entries.insert(entry.id, entry);
+    }
+
+    /// Whether some are served by the connection in use.
+    pub(super) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
+    /// When the next one is to be subscribed again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.entries
+            .values()
+            .filter_map(|entry| if let Phase::Waiting(at) = entry.phase { at } else { None })
+            .min()
+    }
+
+    /// Subscribes those whose time has come.
+    pub(super) fn start_due(&mut self, link: &mut Link) {
+        let now = Instant::now();
+        let is_due =
+            |entry: &Entry| matches!(entry.phase, Phase::Waiting(at) if at.is_none_or(|at| at <= now));
+        let due: Vec<u64> =
+            self.entries.values().filter(|entry| is_due(entry)).map(|entry| entry.id).collect();
+        for id in due {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            let request = entry.request();
+            let error = match link.connection.subscribe(&request) {
+                Ok(stream) => {
+                    entry.phase = Phase::Asked(stream);
+                    self.streams.insert(stream, id);
+                    continue;
+                }
+                Err(ApiMisuse::MessageTooLarge) => Error::TooLarge,
+                Err(ApiMisuse::TooManyStreams) => Error::TooManySubscriptions,
+                // The connection is ending.
+                Err(_) => return,
+            };
+            self.end(id, Some(error));
+        }
+    }
+
+    pub(super) fn on_subscribed(&mut self, stream: u32, subscribed: Subscribed) -> Result<(), Breach> {
+        self.of_stream(stream).map_or(Ok(()), |entry| entry.on_subscribed(subscribed))
+    }
+
+    pub(super) fn on_item(&mut self, stream: u32, event: EventMessage) -> Result<(), Breach> {
+        self.of_stream(stream).map_or(Ok(()), |entry| entry.on_item(event))
+    }
+
+    fn of_stream(&mut self, stream: u32) -> Option<&mut Entry> {
+        self.streams.get(&stream).and_then(|id| self.entries.get_mut(id))
+    }
+
+    pub(super) fn on_error(&mut self, stream: u32, error: RpcError) {
+        let Some(id) = self.streams.remove(&stream) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if let Err(error) = entry.on_error(error) {
+            self.end(id, Some(error));
+        }
+    }
+
+    fn end(&mut self, id: u64, error: Option<Error>) {
+        if let Some(entry) = self.entries.remove(&id) {
+            entry.end(error);
+        }
+    }
+
+    /// The consumer took items: gives the server what room there is.
+    pub(super) fn give_credit(&mut self, link: &mut Link, id: u64) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(stream) = entry.stream() else { return };
+        let room = entry.queue.room(entry.credit);
+        if let Some(items) = u32::try_from(room).ok().and_then(NonZeroU32::new)
+            && link.connection.credit(stream, items).is_ok()
+        {
+            entry.credit += room;
+        }
+    }
+
+    /// The consumer is gone.
+    pub(super) fn drop_entry(&mut self, link: Option<&mut Link>, id: u64) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        if let (Some(stream), Some(link)) = (entry.stream(), link) {
+            self.streams.remove(&stream);
+            // What still comes on the stream is nobody's until the server confirms.
+            let _ = link.connection.unsubscribe(stream);
+        }
+    }
+
+    /// The connection is over.
+    pub(super) fn on_loss(&mut self) {
+        self.streams.clear();
+        for entry in self.entries.values_mut() {
+            // One that waits for its time waits on.
+            if entry.stream().is_some() {
+                entry.wait(Duration::ZERO);
+            }
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn fail(&mut self, error: Option<&Error>) {
+        self.streams.clear();
+        for (_, entry) in self.entries.drain() {
+            entry.end(error.cloned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::num::NonZeroU16;
+
+    fn entry(options: SubscribeOptions) -> Entry {
+        let queue = Arc::new(Queue::new(options.window));
+        Entry::new(1, options, queue, oneshot::channel().0)
+    }
+
+    fn asked(window: u16) -> Entry {
+        let window = NonZeroU16::new(window).unwrap();
+        let mut entry = entry(SubscribeOptions { window, ..SubscribeOptions::new("t") });
+        assert_eq!(entry.request().credit, u32::from(window.get()));
+        entry.phase = Phase::Asked(1);
+        entry
+    }
+
+    fn event(kind: EventKind, cursor: &str) -> EventMessage {
+        EventMessage {
+            cursor: cursor.into(),
+            kind,
+            id: "1".into(),
+            data: None,
+            old: None,
+            version: 1,
+            dropped: 0,
+            omitted: 0,
+        }
+    }
+
+    fn subscribed(cursor: &str, snapshot_end: bool) -> Subscribed {
+        Subscribed { cursor: cursor.into(), snapshot_end }
+    }
+
+    #[test]
+    fn a_server_that_sends_more_than_its_credit_is_found() {
+        let mut entry = asked(2);
+        entry.on_subscribed(subscribed("0", false)).unwrap();
+        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
+        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
+        assert_eq!(entry.on_item(event(EventKind::Snapshot, "0")), Err(Breach("an EVENT without credit")));
+    }
+
+    #[test]
+    fn what_comes_out_of_its_turn_is_found() {
+        assert!(asked(9).on_subscribed(subscribed("0", true)).is_err());
+        assert!(asked(9).on_item(event(EventKind::Snapshot, "0")).is_err());
+        let mut entry = asked(9);
+        entry.on_subscribed(subscribed("0", false)).unwrap();
+        assert!(entry.on_subscribed(subscribed("0", false)).is_err());
+        assert!(entry.on_item(event(EventKind::Insert, "1")).is_err());
+        entry.on_subscribed(subscribed("0", true)).unwrap();
+        assert!(entry.on_item(event(EventKind::Snapshot, "0")).is_err());
+        assert!(entry.on_subscribed(subscribed("0", true)).is_err());
+    }
+
+    #[test]
+    fn the_position_to_resume_from_follows_what_is_queued() {
+        let mut entry = asked(9);
+        entry.on_subscribed(subscribed("0", false)).unwrap();
+        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
+        assert_eq!(entry.resume, None, "a snapshot cannot be resumed");
+        entry.on_subscribed(subscribed("0", true)).unwrap();
+        assert_eq!(entry.resume.as_deref(), Some("0"));
+        entry.on_item(event(EventKind::Insert, "1")).unwrap();
+        entry.wait(Duration::ZERO);
+        let request = entry.request();
+        assert_eq!(request.cursor.as_deref(), Some("1"));
+        // Two items are queued and hold their part of the window.
+        assert_eq!(request.credit, 7);
+    }
+
+    #[test]
+    fn a_first_refusal_is_the_callers_and_a_later_one_is_waited_out() {
+        let error = |code, retryable| RpcError {
+            code,
+            message: String::new(),
+            retryable,
+            retry_after_ms: 0,
+            details: bytes::Bytes::new(),
+        };
+        assert!(asked(9).on_error(error(ErrorCode::SERVICE_UNAVAILABLE, true)).is_err());
+        let mut entry = asked(9);
+        entry.on_subscribed(subscribed("0", false)).unwrap();
+        entry.on_error(error(ErrorCode::SERVICE_UNAVAILABLE, true)).unwrap();
+        assert!(matches!(entry.phase, Phase::Waiting(_)));
+        entry.phase = Phase::Asked(3);
+        assert!(entry.on_error(error(ErrorCode::PERMISSION_DENIED, false)).is_err());
+    }
+}

@@ -1,0 +1,57 @@
+//! What callers tell the task of the connection from where they cannot wait: from a destructor, from a poll.
+
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Notes, and a bell.
+///
+/// Both lists are bounded by what the client has accepted: a call is dropped once, and a subscription stands in `credit`
+/// once until the note is taken.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    notes: Mutex<Notes>,
+    bell: Notify,
+}
+
+/// What was noted.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// Calls whose future was dropped before the answer.
+    pub(super) dropped_calls: Vec<u64>,
+    /// Subscriptions whose stream was dropped.
+    pub(super) dropped_subscriptions: Vec<u64>,
+    /// Subscriptions that have room for more items.
+    pub(super) credit: Vec<u64>,
+}
+
+impl Signals {
+    pub(super) fn drop_call(&self, id: u64) {
+        self.note(|notes| notes.dropped_calls.push(id));
+    }
+
+    pub(super) fn drop_subscription(&self, id: u64) {
+        self.note(|notes| notes.dropped_subscriptions.push(id));
+    }
+
+    pub(super) fn give_credit(&self, id: u64) {
+        self.note(|notes| {
+            if !notes.credit.contains(&id) {
+                notes.credit.push(id);
+            }
+        });
+    }
+
+    fn note(&self, write: impl FnOnce(&mut Notes)) {
+        write(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        self.bell.notify_one();
+    }
+
+    /// Waits for a note. Cancel-safe: the notes stay until they are taken.
+    pub(super) async fn wait(&self) {
+        self.bell.notified().await;
+    }
+
+    pub(super) fn take(&self) -> Notes {
+        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,345 @@
+//! A live subscription as a stream of items.
+//!
+//! # Nothing is missed, nothing comes twice
+//!
+//! Items wait in a local queue between the task of the connection and the consumer. The queue outlives the connection,
+//! and is first in, first out: whatever follows a reconnect is delivered behind what was queued before it. So the task
+//! resumes after the last item that it *queued* (subscribing with that item's cursor), and the consumer sees one unbroken
+//! sequence. A consumer that wants to go on in another process stores [`Subscription::cursor`], which is the position
+//! after the last item that was really *taken* from the stream; what is still queued is not counted by it.
+//!
+//! A snapshot cannot be resumed in its middle: its items carry the position of its start. When a connection is lost
+//! inside a snapshot, the consumer gets [`Item::Reset`] and the snapshot from the beginning.
+//!
+//! # Backpressure
+//!
+//! The server sends an item only for credit. The queue and the credit that is given out are together never more than
+//! [`SubscribeOptions::window`] items; taking items out of the queue gives new credit, in halves of the window.
+
+use super::client::Handle;
+use super::{Error, Json};
+use crate::wire::envelope::{Event as EventMessage, EventKind, OMITTED_DATA, OMITTED_OLD, Overflow};
+use bytes::Bytes;
+use futures_util::Stream;
+use std::{
+    collections::VecDeque,
+    num::NonZeroU16,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+/// Items on their way: keeps a link of 50 ms at ten thousand items a second busy, and bounds what a stalled consumer
+/// holds.
+const WINDOW: NonZeroU16 = NonZeroU16::new(512).expect("512 is not zero");
+
+/// What to subscribe to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SubscribeOptions {
+    /// The table.
+    pub table: String,
+    /// A JSON object; only documents that contain it count (Postgres `@>`). `None`: all.
+    pub filter: Option<Json>,
+    /// Go on after this position; then there is no snapshot at first.
+    pub cursor: Option<String>,
+    /// Whether the documents that are there come first: at the start without a cursor, and after a reset.
+    pub snapshot: bool,
+    /// What the server does when this client falls behind.
+    pub overflow: Overflow,
+    /// Items that may be on their way or queued here. Each may be as long as a message (1 MiB).
+    pub window: NonZeroU16,
+}
+
+impl SubscribeOptions {
+    /// The whole table, its snapshot first.
+    pub fn new(table: impl Into<String>) -> Self {
+        Self {
+            table: table.into(),
+            filter: None,
+            cursor: None,
+            snapshot: true,
+            overflow: Overflow::Close,
+            window: WINDOW,
+        }
+    }
+}
+
+/// One step of a subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Item {
+    /// The subscription stands; every change after this position comes.
+    Position {
+        /// Where it starts.
+        cursor: String,
+    },
+    /// A document that is there.
+    Snapshot(Change),
+    /// All documents that were there have come.
+    SnapshotEnd {
+        /// From here on nothing is missed.
+        cursor: String,
+    },
+    /// A change.
+    Event(Change),
+    /// What came so far no longer leads to what follows: drop it. A snapshot follows if one was asked for, else changes
+    /// from a new position, with a gap before it.
+    Reset {
+        /// Why, for a person.
+        reason: String,
+    },
+}
+
+/// A document, or a change of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The position after this change.
+    pub cursor: String,
+    /// What happened, judged by the filter before and after.
+    pub kind: EventKind,
+    /// Which document.
+    pub id: String,
+    /// The document after the change.
+    pub data: Option<Json>,
+    /// The document before the change.
+    pub old: Option<Json>,
+    /// Its version after the change.
+    pub version: u64,
+    /// Events of this subscription that the server dropped so far ([`Overflow::DropOldest`]).
+    pub dropped: u64,
+    /// `data` or `old` is missing only because the message would have been too long: read the document.
+    pub is_cut: bool,
+}
+
+impl From<EventMessage> for Change {
+    fn from(event: EventMessage) -> Self {
+        Self {
+            cursor: event.cursor,
+            kind: event.kind,
+            id: event.id,
+            data: event.data.map(|data: Bytes| Json::new(data)),
+            old: event.old.map(|old: Bytes| Json::new(old)),
+            version: event.version,
+            dropped: event.dropped,
+            is_cut: event.omitted & (OMITTED_DATA | OMITTED_OLD) != 0,
+        }
+    }
+}
+
+/// The queue between the task of the connection and the consumer.
+#[derive(Debug)]
+pub(super) struct Queue {
+    window: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Item>,
+    /// Snapshot items and events in `items`: those that cost credit. 0 <= `paid` <= `window`.
+    paid: usize,
+    /// Taken since the task was last told.
+    taken: usize,
+    /// Nothing more will be queued; the error that ended it, until it is delivered.
+    end: Option<Option<Error>>,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    pub(super) fn new(window: NonZeroU16) -> Self {
+        Self { window: usize::from(window.get()), state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Credit to give when `open` of it is still out.
+    pub(super) fn room(&self, open: usize) -> usize {
+        self.window.saturating_sub(self.lock().paid + open)
+    }
+
+    pub(super) fn push(&self, item: Item) {
+        let mut state = self.lock();
+        match &item {
+            Item::Snapshot(_) | Item::Event(_) => state.paid += 1,
+            // A server that starts over again and again does not make the queue grow.
+            Item::Reset { .. } => {
+                while matches!(state.items.back(), Some(Item::Position { .. } | Item::Reset { .. })) {
+                    state.items.pop_back();
+                }
+            }
+            Item::Position { .. } | Item::SnapshotEnd { .. } => {}
+        }
+        state.items.push_back(item);
+        state.wake();
+    }
+
+    pub(super) fn end(&self, error: Option<Error>) {
+        let mut state = self.lock();
+        if state.end.is_none() {
+            state.end = Some(error);
+        }
+        state.wake();
+    }
+
+    /// The next item, and whether the task is to be told about the room.
+    fn poll_pop(&self, context: &mut Context<'_>) -> Poll<(Option<Result<Item, Error>>, bool)> {
+        let mut state = self.lock();
+        let Some(item) = state.items.pop_front() else {
+            return match &mut state.end {
+                Some(error) => Poll::Ready((error.take().map(Err), false)),
+                None => {
+                    state.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            };
+        };
+        if matches!(item, Item::Snapshot(_) | Item::Event(_)) {
+            state.paid -= 1;
+            state.taken += 1;
+        }
+        let is_due = state.taken >= (self.window / 2).max(1);
+        if is_due {
+            state.taken = 0;
+        }
+        Poll::Ready((Some(Ok(item)), is_due))
+    }
+}
+
+impl State {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A live subscription. Ends after an error; dropping it ends it at the server.
+#[derive(Debug)]
+pub struct Subscription {
+    id: u64,
+    handle: Arc<Handle>,
+    queue: Arc<Queue>,
+    cursor: Option<String>,
+}
+
+impl Subscription {
+    pub(super) fn new(id: u64, handle: Arc<Handle>, queue: Arc<Queue>, cursor: Option<String>) -> Self {
+        Self { id, handle, queue, cursor }
+    }
+
+    /// The next item; `None` after the end. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Result<Item, Error>> {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+
+    /// The next item if it is here already.
+    pub fn try_next(&mut self) -> Option<Result<Item, Error>> {
+        match Pin::new(self).poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(item) => item,
+            Poll::Pending => None,
+        }
+    }
+
+    /// The position after the last item taken from this stream: subscribing with it goes on there. `None` inside a
+    /// snapshot, which can only be begun again.
+    pub fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref()
+    }
+
+    fn note(&mut self, item: &Item) {
+        match item {
+            Item::Position { cursor } | Item::SnapshotEnd { cursor } => self.cursor = Some(cursor.clone()),
+            Item::Event(change) => self.cursor = Some(change.cursor.clone()),
+            Item::Snapshot(_) | Item::Reset { .. } => self.cursor = None,
+        }
+    }
+}
+
+impl Stream for Subscription {
+    type Item = Result<Item, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let (item, is_due) = std::task::ready!(self.queue.poll_pop(context));
+        if is_due {
+            self.handle.signals.give_credit(self.id);
+        }
+        if let Some(Ok(item)) = &item {
+            self.note(item);
+        }
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.handle.signals.drop_subscription(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(n: u64) -> Change {
+        Change {
+            cursor: n.to_string(),
+            kind: EventKind::Insert,
+            id: n.to_string(),
+            data: None,
+            old: None,
+            version: n,
+            dropped: 0,
+            is_cut: false,
+        }
+    }
+
+    fn pop(queue: &Queue) -> Poll<(Option<Result<Item, Error>>, bool)> {
+        queue.poll_pop(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn room_is_given_back_in_halves_of_the_window() {
+        let queue = Queue::new(NonZeroU16::new(8).unwrap());
+        assert_eq!(queue.room(0), 8);
+        for n in 0..8 {
+            queue.push(Item::Event(change(n)));
+        }
+        queue.push(Item::SnapshotEnd { cursor: "c".into() });
+        assert_eq!((queue.room(0), queue.room(3)), (0, 0));
+        let due: Vec<_> = (0..8).map(|_| matches!(pop(&queue), Poll::Ready((Some(Ok(_)), true)))).collect();
+        assert_eq!(due, [false, false, false, true, false, false, false, true]);
+        assert_eq!((queue.room(0), queue.room(3)), (8, 5));
+    }
+
+    #[test]
+    fn a_window_of_one_is_told_each_time() {
+        let queue = Queue::new(NonZeroU16::MIN);
+        queue.push(Item::Event(change(1)));
+        assert!(matches!(pop(&queue), Poll::Ready((Some(Ok(_)), true))));
+    }
+
+    #[test]
+    fn resets_without_items_between_them_do_not_pile_up() {
+        let queue = Queue::new(WINDOW);
+        queue.push(Item::Event(change(1)));
+        for n in 0..1_000 {
+            queue.push(Item::Position { cursor: n.to_string() });
+            queue.push(Item::Reset { reason: n.to_string() });
+        }
+        assert_eq!(queue.lock().items.len(), 2);
+    }
+
+    #[test]
+    fn what_was_queued_comes_before_the_error_and_the_error_once() {
+        let queue = Queue::new(WINDOW);
+        queue.push(Item::Event(change(1)));
+        queue.end(Some(Error::Closed));
+        assert!(matches!(pop(&queue), Poll::Ready((Some(Ok(Item::Event(_))), false))));
+        assert!(matches!(pop(&queue), Poll::Ready((Some(Err(Error::Closed)), false))));
+        assert!(matches!(pop(&queue), Poll::Ready((None, false))));
+    }
+}

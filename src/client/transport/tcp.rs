@@ -1,0 +1,156 @@
+//! Records on a TCP stream.
+
+use super::{Io, OUTPUT_MAX};
+use crate::client::ServerUrl;
+use crate::client::error::ConnectReason;
+use crate::conn::Connection;
+use bytes::BytesMut;
+use std::{
+    io,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// The first read: a handshake, or the answer to a small call. An idle connection holds no more than this.
+const READ_MIN: usize = 2 * 1024;
+/// The longest read: two of the largest records.
+const READ_MAX: usize = 128 * 1024;
+
+/// Resolves the name and tries its addresses in turn.
+pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ConnectReason> {
+    let addresses =
+        tokio::net::lookup_host((url.host(), url.port())).await.map_err(ConnectReason::Resolve)?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // A record is written whole: waiting for company only adds delay.
+                stream.set_nodelay(true).map_err(ConnectReason::Reach)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(ConnectReason::Reach(last))
+}
+
+/// A TCP stream with the bytes on their way.
+pub(in crate::client) struct TcpSocket {
+    stream: TcpStream,
+    input: BytesMut,
+    /// Room to make for the next read: doubled when a read fills it, halved when one leaves most of it empty.
+    read_size: usize,
+    output: Vec<u8>,
+    /// `output` up to here is written.
+    written: usize,
+    /// The transport takes no more bytes.
+    is_deaf: bool,
+}
+
+impl TcpSocket {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            input: BytesMut::new(),
+            read_size: READ_MIN,
+            output: Vec::new(),
+            written: 0,
+            is_deaf: false,
+        }
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        self.written < self.output.len()
+    }
+
+    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) {
+        if !self.has_output() {
+            self.output.clear();
+            self.written = 0;
+            self.output.shrink_to(READ_MAX);
+        }
+        while self.output.len() - self.written < OUTPUT_MAX && connection.poll_transmit(now, &mut self.output)
+        {
+        }
+        if self.is_deaf {
+            self.output.clear();
+            self.written = 0;
+        }
+    }
+
+    pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
+        let mut io = Io { wrote: self.poll_write(context), ..Io::default() };
+        match self.poll_read(context) {
+            Poll::Ready(Ok(0) | Err(_)) => io.eof = true,
+            Poll::Ready(Ok(_)) => io.read = true,
+            Poll::Pending if io.wrote => {}
+            Poll::Pending => return Poll::Pending,
+        }
+        Poll::Ready(io)
+    }
+
+    /// Writes until the transport takes no more; says whether it took anything.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> bool {
+        let mut wrote = false;
+        while self.has_output() {
+            let Poll::Ready(ready) = self.stream.poll_write_ready(context) else { return wrote };
+            match ready.and_then(|()| self.stream.try_write(&self.output[self.written..])) {
+                Ok(0) => self.fall_deaf(),
+                Ok(len) => {
+                    self.written += len;
+                    wrote = true;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => self.fall_deaf(),
+            }
+        }
+        wrote
+    }
+
+    fn fall_deaf(&mut self) {
+        self.is_deaf = true;
+        self.output.clear();
+        self.written = 0;
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_read_ready(context))?;
+            self.input.reserve(self.read_size);
+            match self.stream.try_read_buf(&mut self.input) {
+                Ok(len) => {
+                    if len >= self.read_size {
+                        self.read_size = (self.read_size * 2).min(READ_MAX);
+                    } else if len < self.read_size / 4 {
+                        self.read_size = (self.read_size / 2).max(READ_MIN);
+                    }
+                    return Poll::Ready(Ok(len));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, connection: &mut Connection, now: Duration) {
+        // The connection remembers its end.
+        let _ = connection.handle_input(now, &mut self.input);
+    }
+
+    pub(super) async fn finish(mut self) {
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        // Closing with unread input makes the system send a reset, which can overtake our CLOSE at the peer.
+        let mut rest = [0; 1024];
+        loop {
+            match self.stream.readable().await.and_then(|()| self.stream.try_read(&mut rest)) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The Rust client against servers that answer, fall silent, cut the connection, lie and say goodbye.
+//!
+//! Each server is a script around the server's end of [`raystream::conn::Connection`] on a real socket: it decides what
+//! happens when, so that no test waits for a moment to pass.
+#![cfg(feature = "client")]
+
+mod calls;
+mod connect;
+mod reconnect;
+mod server;
+mod subscriptions;
