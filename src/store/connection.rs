@@ -21,6 +21,9 @@ use super::statements::{Param, StatementKey};
 /// The pause before the first new try, and the longest one. Postgres is back in 0.2 s after a restart.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
+/// The longest pause while a statement waits for a connection.
+const BACK_OFF_WANTED: Duration = Duration::from_millis(250);
+
 /// A session that lived this long was a good one: the next pause is short again.
 const GOOD_AFTER: Duration = Duration::from_secs(5);
 
@@ -180,8 +183,14 @@ fn failure(error: &tokio_postgres::Error) -> Failure {
     }
 }
 
-/// Keeps a slot filled, for ever. `arrived` is notified when it is.
-pub(super) async fn supervise(options: StoreOptions, access: Access, slot: Arc<Slot>, arrived: Arc<Notify>) {
+/// Keeps a slot filled, for ever. `arrived` is notified when it is; a notification of `wanted` makes the pause short.
+pub(super) async fn supervise(
+    options: StoreOptions,
+    access: Access,
+    slot: Arc<Slot>,
+    arrived: Arc<Notify>,
+    wanted: Arc<Notify>,
+) {
     // The longest a pipelined statement can honestly take: behind another one, each at its limit, and the network.
     let patience = options.statement_timeout.saturating_mul(2) + Duration::from_secs(10);
     let mut pause = BACK_OFF.0;
@@ -207,7 +216,13 @@ pub(super) async fn supervise(options: StoreOptions, access: Access, slot: Arc<S
             }
             Err(error) => tracing::warn!(?access, %error, "no connection to Postgres"),
         }
-        tokio::time::sleep(jittered(pause)).await;
+        let short = jittered(pause.min(BACK_OFF_WANTED));
+        let rest = jittered(pause).saturating_sub(short);
+        tokio::time::sleep(short).await;
+        tokio::select! {
+            () = tokio::time::sleep(rest) => {}
+            () = wanted.notified() => {}
+        }
         pause = pause.saturating_mul(2).min(BACK_OFF.1);
     }
 }

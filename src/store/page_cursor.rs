@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", "A", "AA", "AQ", "AQAA", "AQAAAAAAAAAAAAA", "!", &"A".repeat(5_000)] {
+        for text in ["", "A", "AA", "AQ", "AQAA", "AQAAAAAAAAAAAA", "!", &"A".repeat(5_000)] {
             assert!(PageCursor::decode(text, &Order::Insertion).is_err(), "{text}");
         }
         assert!(PageCursor::decode("AQD__w", &Order::Insertion).is_err(), "a length beyond the end");

@@ -32,6 +32,8 @@ pub(super) struct Group {
     access: Access,
     slots: Vec<Arc<Slot>>,
     arrived: Arc<Notify>,
+    /// Notified while a statement finds no connection.
+    wanted: Arc<Notify>,
     supervisors: Vec<AbortHandle>,
     /// One permit for each statement that waits or runs.
     places: Arc<Semaphore>,
@@ -49,12 +51,18 @@ impl Group {
         count: usize,
         written: Arc<Notify>,
     ) -> Arc<Self> {
-        let arrived = Arc::new(Notify::new());
+        let (arrived, wanted) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let slots: Vec<Arc<Slot>> = (0..count.max(1)).map(|_| Arc::default()).collect();
         let supervisors = slots
             .iter()
             .map(|slot| {
-                let task = supervise(options.clone(), access, Arc::clone(slot), Arc::clone(&arrived));
+                let task = supervise(
+                    options.clone(),
+                    access,
+                    Arc::clone(slot),
+                    Arc::clone(&arrived),
+                    Arc::clone(&wanted),
+                );
                 tokio::spawn(task).abort_handle()
             })
             .collect();
@@ -62,6 +70,7 @@ impl Group {
             access,
             slots,
             arrived,
+            wanted,
             supervisors,
             places: Arc::new(Semaphore::new(options.waiting_max)),
             room: Arc::new(Semaphore::new(options.waiting_bytes_max / ROOM_UNIT)),
@@ -139,6 +148,8 @@ impl Group {
                 if let Some(best) = best {
                     return best;
                 }
+                // One that pauses for long tries now; one that is in its short pause takes it as said in advance.
+                self.wanted.notify_one();
                 arrived.await;
             }
         };

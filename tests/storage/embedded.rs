@@ -137,9 +137,12 @@ async fn a_postmaster_that_is_killed_comes_back_with_every_acknowledged_write() 
             .await;
         let until = Instant::now() + Duration::from_secs(30);
         while store.set(WRITER, &table("t"), &id("probe"), json("1"), None).await.is_err() {
-            assert!(Instant::now() < until, "the store does not come back");
+            assert!(Instant::now() < until, "the store does not take writes again");
         }
-        println!("killed, and taking writes again after {:?}", began.elapsed());
+        while store.get(&table("t"), &id("probe")).await.is_err() {
+            assert!(Instant::now() < until, "the store does not take reads again");
+        }
+        println!("killed, and taking writes and reads again after {:?}", began.elapsed());
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let mut count = 0;
