@@ -1,10 +1,5 @@
 //! `raystream serve`: who is let in, who may do what, and that a change of the rules reaches those who are connected.
-#![cfg(feature = "server")]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
-use daemon::{PATIENCE, RAYSTREAM, raystream};
+use super::support::{PATIENCE, RAYSTREAM, raystream};
 use raystream::{
     client::{Client, Error, Item, Options, SubscribeOptions},
     noise::{PublicKey, StaticSecret},

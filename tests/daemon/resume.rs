@@ -1,11 +1,6 @@
 //! The promise of the project, from the command line: a subscriber that runs through a `kill -9` of the daemon, or of
 //! its Postgres, has every id that was written, once, in commit order.
-#![cfg(feature = "server")]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
-use daemon::{PATIENCE, RAYSTREAM, TestDaemon, raystream};
+use super::support::{PATIENCE, RAYSTREAM, TestDaemon, raystream};
 use std::{
     io::{BufRead, BufReader},
     process::{Child, Command, Stdio},

@@ -1,26 +1,15 @@
 //! Documents through the real protocol, on a real daemon with a real Postgres.
-#![cfg(feature = "server")]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
-use daemon::{PATIENCE, TestDaemon};
+use super::support::{PATIENCE, TestDaemon, shared};
 use futures_util::future::join_all;
 use raystream::{
     client::{Change, Client, Error, EventKind, Item, Json, Options, SubscribeOptions, Subscription},
     wire::ErrorCode,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::collections::BTreeMap;
 
-/// One daemon for every test of this file: each test has tables of its own.
-fn url() -> &'static str {
-    static DAEMON: OnceLock<TestDaemon> = OnceLock::new();
-    &DAEMON.get_or_init(TestDaemon::start).url
-}
-
-async fn client() -> Client {
-    Client::connect(url(), Options::default()).await.expect("the daemon is there")
+async fn connect(daemon: &TestDaemon) -> Client {
+    Client::connect(&daemon.url, Options::default()).await.expect("the daemon is there")
 }
 
 async fn call(client: &Client, method: &str, args: Value) -> Result<Value, Error> {
@@ -53,7 +42,8 @@ async fn next_event(subscription: &mut Subscription) -> Change {
 
 #[tokio::test]
 async fn a_document_is_written_read_merged_and_deleted() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     let table = "life";
     assert_eq!(refused(&client, "table.get", json!({"table": table, "id": "a"})).await, ErrorCode::NOT_FOUND);
     let set = ok(&client, "table.set", json!({"table": table, "id": "a", "data": {"n": 1, "gone": 1}})).await;
@@ -78,7 +68,8 @@ async fn a_document_is_written_read_merged_and_deleted() {
 
 #[tokio::test]
 async fn fifty_increments_by_version_are_fifty() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     ok(&client, "table.set", json!({"table": "counters", "id": "c", "data": {"n": 0}})).await;
     join_all((0..50).map(|_| async {
         loop {
@@ -102,7 +93,8 @@ async fn fifty_increments_by_version_are_fifty() {
 
 #[tokio::test]
 async fn one_item_has_one_winner_and_a_list_keeps_its_order() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     let pushed = ok(&client, "table.push", json!({"table": "queue", "data": {"job": 1}})).await;
     let pops = join_all((0..20).map(|_| ok(&client, "table.pop", json!({"table": "queue"})))).await;
     let winners: Vec<_> = pops.into_iter().filter(|pop| !pop.is_null()).collect();
@@ -122,7 +114,8 @@ async fn one_item_has_one_winner_and_a_list_keeps_its_order() {
 
 #[tokio::test]
 async fn a_query_filters_orders_and_pages() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     for n in 0..25 {
         let data = json!({"n": n, "even": n % 2 == 0, "tag": ["x", {"k": n % 3}]});
         ok(&client, "table.set", json!({"table": "pages", "id": format!("{n:02}"), "data": data})).await;
@@ -156,7 +149,8 @@ async fn a_query_filters_orders_and_pages() {
 
 #[tokio::test]
 async fn documents_come_back_as_they_were_and_the_largest_is_known() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     let data = json!({
         "text": "ünïcode \u{1F980} \"quoted\" \\ \n",
         "big": 12345678901234567890u64,
@@ -176,7 +170,8 @@ async fn documents_come_back_as_they_were_and_the_largest_is_known() {
 
 #[tokio::test]
 async fn a_subscription_sees_enter_leave_and_both_images() {
-    let client = client().await;
+    let daemon = shared();
+    let client = connect(&daemon).await;
     let set =
         |id: &str, open: bool, n: u32| json!({"table": "doors", "id": id, "data": {"open": open, "n": n}});
     ok(&client, "table.set", set("a", true, 1)).await;
@@ -222,10 +217,11 @@ async fn a_subscription_sees_enter_leave_and_both_images() {
 async fn a_hundred_resumes_under_load_lose_and_double_nothing() {
     const WRITERS: usize = 4;
     const WRITES: usize = 150;
-    let writer = client().await;
+    let daemon = shared();
+    let writer = connect(&daemon).await;
     ok(&writer, "table.create", json!({"table": "load"})).await;
     let mut options = SubscribeOptions::new("load");
-    let mut reader = client().await;
+    let mut reader = connect(&daemon).await;
     let mut subscription = reader.subscribe(options.clone()).await.unwrap();
     while !matches!(next(&mut subscription).await, Item::SnapshotEnd { .. }) {}
 
@@ -251,7 +247,7 @@ async fn a_hundred_resumes_under_load_lose_and_double_nothing() {
             // Away without a word, and back from the cursor of the last event that was taken.
             options.cursor = subscription.cursor().map(str::to_owned);
             drop((subscription, reader));
-            reader = client().await;
+            reader = connect(&daemon).await;
             subscription = reader.subscribe(options.clone()).await.unwrap();
             resumes += 1;
         }
@@ -268,9 +264,10 @@ async fn a_hundred_resumes_under_load_lose_and_double_nothing() {
 
 #[tokio::test]
 async fn websocket_and_the_other_cipher_do_the_same() {
+    let daemon = shared();
     let mut options = Options::default();
-    options.ciphers = raystream::client::CipherPreference::Aes256;
-    let web = Client::connect(&url().replace("raystream://", "raystream+ws://"), options).await.unwrap();
+    options.ciphers = raystream::client::CipherPreference::AesFirst;
+    let web = Client::connect(&daemon.url.replace("raystream://", "raystream+ws://"), options).await.unwrap();
     ok(&web, "table.set", json!({"table": "web", "id": "a", "data": {"large": "y".repeat(500_000)}})).await;
     let mut subscription = web.subscribe(SubscribeOptions::new("web")).await.unwrap();
     assert!(matches!(next(&mut subscription).await, Item::Position { .. }));
@@ -283,13 +280,14 @@ async fn websocket_and_the_other_cipher_do_the_same() {
 
 #[tokio::test]
 async fn first_contact_shows_the_key_that_is_pinned_afterwards() {
-    let without_key = format!("raystream://{}", url().split('@').next_back().unwrap());
+    let daemon = shared();
+    let without_key = format!("raystream://{}", daemon.address);
     let strict = Client::connect(&without_key, Options::default()).await;
     assert!(strict.err().is_some_and(|error| error.to_string().contains("key")));
     let mut options = Options::default();
     options.trust_on_first_use = true;
     let client = Client::connect(&without_key, options).await.unwrap();
     let seen = client.connection().expect("connected").server_key.to_string();
-    assert!(url().contains(&seen));
+    assert!(daemon.url.contains(&seen));
     ok(&client, "sys.echo", json!({"hello": 1})).await;
 }

@@ -1,10 +1,5 @@
 //! Bad input over real sockets: each a clear error, the daemon alive, its memory flat.
-#![cfg(feature = "server")]
-
-#[path = "support/daemon.rs"]
-mod daemon;
-
-use daemon::{TestDaemon, raystream};
+use super::support::{TestDaemon, raystream};
 use raystream::wire::ErrorCode;
 use std::io::{Read, Write};
 

@@ -5,30 +5,42 @@ use std::{
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 /// The binary under test.
-pub const RAYSTREAM: &str = env!("CARGO_BIN_EXE_raystream");
+pub(crate) const RAYSTREAM: &str = env!("CARGO_BIN_EXE_raystream");
 
 /// How long anything of a test may take before it counts as hung: generous, because machines are shared.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The daemon that tests share which only use tables of their own: started by the first, stopped after the last.
+pub(crate) fn shared() -> Arc<TestDaemon> {
+    static SHARED: Mutex<Weak<TestDaemon>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().expect("no test panics while it starts a daemon");
+    shared.upgrade().unwrap_or_else(|| {
+        let daemon = Arc::new(TestDaemon::start());
+        *shared = Arc::downgrade(&daemon);
+        daemon
+    })
+}
 
 /// A running `raystream dev`, killed when dropped.
-pub struct TestDaemon {
+pub(crate) struct TestDaemon {
     child: Child,
     _stdout: BufReader<ChildStdout>,
     /// What a client connects with.
-    pub url: String,
+    pub(crate) url: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     data: PathBuf,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl TestDaemon {
     /// Starts one in a new folder.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut daemon = Self::start_in(folder.path(), 0);
         daemon._folder = Some(folder);
@@ -36,7 +48,7 @@ impl TestDaemon {
     }
 
     /// Starts one on a folder that may have been used before.
-    pub fn start_in(data: &Path, port: u16) -> Self {
+    pub(crate) fn start_in(data: &Path, port: u16) -> Self {
         let mut child = Command::new(RAYSTREAM)
             .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(data)
@@ -58,12 +70,12 @@ impl TestDaemon {
     }
 
     /// What the daemon has logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data.join("daemon.log")).expect("the log is there")
     }
 
     /// Kills it with SIGKILL and starts it again on the same folder and port.
-    pub fn kill_and_restart(&mut self) {
+    pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
         let again = Self::start_in(&self.data.clone(), self.address.port());
         let folder = self._folder.take();
@@ -72,13 +84,13 @@ impl TestDaemon {
     }
 
     /// Kills it with SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it was running");
         self.child.wait().expect("it can be waited for");
     }
 
     /// Sends SIGTERM and gives the exit status.
-    pub fn terminate(mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
         self.signal("TERM");
         let status = self.child.wait().expect("it can be waited for");
         assert!(status.success(), "{status}; its log:\n{}", self.log());
@@ -86,43 +98,38 @@ impl TestDaemon {
     }
 
     /// Sends a signal by name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Whether it still runs.
-    pub fn is_alive(&mut self) -> bool {
+    pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().expect("it can be asked").is_none()
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The process of its postmaster.
-    pub fn postgres_pid(&self) -> u32 {
+    pub(crate) fn postgres_pid(&self) -> u32 {
         let file = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).expect("Postgres runs");
         file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process")
     }
 
     /// Resident memory in KiB.
-    pub fn resident_kib(&self) -> u64 {
+    pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux says VmRSS");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
     }
 
     /// A plain TCP connection to its port.
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream
     }
 
     /// Sends bytes on a fresh connection and gives everything that comes back.
-    pub fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn exchange(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
         // The daemon may hang up in the middle: what it said counts.
         let _may_be_cut = stream.write_all(bytes);
@@ -158,7 +165,7 @@ fn log_file(data: &Path) -> Stdio {
 }
 
 /// Runs the command line to its end: status, stdout, stderr.
-pub fn raystream(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn raystream(args: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(RAYSTREAM).args(args).stdin(Stdio::null()).output().expect("the binary starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))

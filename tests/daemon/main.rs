@@ -1,0 +1,8 @@
+//! The daemon as a process, from outside: documents, access, resume over kills, hostile input.
+#![cfg(feature = "server")]
+
+mod documents;
+mod hostile;
+mod resume;
+mod serve;
+mod support;

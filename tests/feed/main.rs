@@ -1,0 +1,17 @@
+//! The change feed against a real Postgres: nothing lost, nothing doubled, in an order that is that of the commits.
+
+#[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
+#[path = "../support/postgres.rs"]
+mod postgres;
+
+mod crash;
+mod filter;
+mod load;
+mod order;
+mod overflow;
+mod reset;
+mod resume;
+mod snapshot;
+mod world;
+
+mod figures;
