@@ -25,7 +25,7 @@ impl Direction {
         if self.records >= RECORDS_MAX {
             return Err(ConnectionError::KeysExhausted);
         }
-        if self.records % self.rekey_interval == 0 {
+        if self.records.is_multiple_of(self.rekey_interval) {
             self.cipher.rekey();
         }
         Ok(())
