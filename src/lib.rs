@@ -9,6 +9,8 @@
 //! `ARCHITECTURE.md` for the floors above.
 
 pub mod conn;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod noise;
 pub mod primitives;
 pub mod wire;

@@ -52,33 +52,24 @@ fn both_directions_go_on_after_two_to_the_twenty_records() {
     }
 }
 
-/// A hand-made client, after `records` records to the server.
-fn client_after(records: u64) -> Raw {
-    let mut raw = Raw::client(Setup::plain());
-    // An echo that answers nothing would be a fault: CREDIT on a closed stream is what may be repeated for ever.
-    let call =
-        frame(FrameType::RPC_CALL, 0, 1, &crate::support::refusals::message(&crate::support::call("m", "")));
-    raw.send(&call).unwrap();
-    raw.connection.respond(1, &crate::support::response("")).unwrap();
-    let late = frame(FrameType::CREDIT, 0, 1, &[0, 0, 0, 1]);
-    for _ in 2..records {
-        raw.send(&late).unwrap();
-    }
-    raw
-}
-
 #[test]
 fn a_key_is_replaced_exactly_then() {
-    // Not one record earlier,
-    let mut raw = client_after(REKEY_INTERVAL_RECORDS - 1);
-    raw.transport.send.rekey();
-    assert_eq!(raw.send(&heartbeat(2, false)), Err(ConnectionError::Decryption));
-    // not one later,
-    let mut raw = client_after(REKEY_INTERVAL_RECORDS);
-    assert_eq!(raw.send(&heartbeat(2, false)), Err(ConnectionError::Decryption));
-    // and the other direction has its own count.
-    let mut raw = client_after(REKEY_INTERVAL_RECORDS);
+    let mut raw = Raw::client(Setup::plain());
+    let call = crate::support::refusals::message(&crate::support::call("m", ""));
+    raw.send(&frame(FrameType::RPC_CALL, 0, 1, &call)).unwrap();
+    raw.connection.respond(1, &crate::support::response("")).unwrap();
+    // What may be repeated for ever: CREDIT that comes too late.
+    let late = frame(FrameType::CREDIT, 0, 1, &[0, 0, 0, 1]);
+    for _ in 2..REKEY_INTERVAL_RECORDS {
+        raw.send(&late).unwrap();
+    }
+    // Record 2^20 was still taken under the first key; the next one is taken under the second.
+    assert_eq!(raw.transport.send.nonce(), REKEY_INTERVAL_RECORDS);
     raw.transport.send.rekey();
     raw.send(&heartbeat(2, false)).unwrap();
+    // The other direction has its own count: the echo opens under its first key.
     assert_eq!(raw.open_all().last().unwrap().frame_type, FrameType::HEARTBEAT);
+    let mut forged = raw.seal(&late);
+    forged[0] ^= 1;
+    assert_eq!(raw.connection.handle_record(NOW, &mut forged), Err(ConnectionError::Decryption));
 }

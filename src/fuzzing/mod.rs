@@ -1,0 +1,30 @@
+//! The bodies of the fuzz targets, as ordinary functions: `fuzz/` calls them with what libFuzzer finds, the tests here
+//! with the committed corpus and with seeded mutations of it. Not part of the interface of this crate.
+//!
+//! A target panics when something is wrong, and says nothing otherwise.
+
+mod decoders;
+mod handshake;
+mod machine;
+mod operation;
+mod provider;
+#[cfg(test)]
+mod tests;
+
+pub use decoders::{envelope, frame, init, record};
+pub use handshake::{handshake_initiator, handshake_responder};
+pub use machine::connection;
+
+/// A fuzz target.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name in `fuzz/`.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("record", record),
+    ("init", init),
+    ("handshake_responder", handshake_responder),
+    ("handshake_initiator", handshake_initiator),
+    ("frame", frame),
+    ("envelope", envelope),
+    ("connection", connection),
+];
