@@ -65,3 +65,47 @@ impl RecordLayer {
         Ok(ciphertext)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::noise::{HandshakeParameters, HandshakeState, Pattern, Role, StaticSecret, rust_crypto};
+
+    /// Both ends of one NX handshake.
+    fn ends() -> [RecordLayer; 2] {
+        let key = StaticSecret::from_bytes([1; 32]);
+        let mut ends = [Role::Initiator, Role::Responder].map(|role| {
+            HandshakeState::new(HandshakeParameters {
+                provider: rust_crypto(),
+                pattern: Pattern::NX,
+                cipher: crate::noise::CipherAlgorithm::ChaChaPoly,
+                role,
+                prologue: &[],
+                s: (role == Role::Responder).then_some(&key),
+                e: StaticSecret::from_bytes([if role == Role::Initiator { 2 } else { 3 }; 32]),
+                rs: None,
+                psks: &[],
+            })
+            .unwrap()
+        });
+        for turn in [0, 1] {
+            let mut message = Vec::new();
+            ends[turn].write_message(&[], &mut message).unwrap();
+            ends[1 - turn].read_message(&message, &mut Vec::new()).unwrap();
+        }
+        ends.map(|end| RecordLayer::from_transport(end.into_transport().unwrap(), &Limits::default()))
+    }
+
+    #[test]
+    fn a_direction_ends_before_two_to_the_forty_records() {
+        let [mut client, mut server] = ends();
+        client.send.records = RECORDS_MAX - 2;
+        server.receive.records = RECORDS_MAX - 2;
+        let mut bodies = [b"last".to_vec(), b"over".to_vec()];
+        assert_eq!(client.seal(&mut bodies[0], 0), Ok(()));
+        assert_eq!(server.open(&mut bodies[0]), Ok(&b"last"[..]));
+        assert_eq!(client.seal(&mut bodies[1], 0), Err(ConnectionError::KeysExhausted));
+        assert_eq!(server.open(&mut bodies[1]), Err(ConnectionError::KeysExhausted));
+        assert_eq!(ConnectionError::KeysExhausted.code(), crate::wire::ErrorCode::INVALID_NONCE);
+    }
+}

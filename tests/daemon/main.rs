@@ -6,3 +6,4 @@ mod hostile;
 mod resume;
 mod serve;
 mod support;
+mod websocket;
