@@ -46,7 +46,7 @@ async fn a_cursor_that_fell_out_of_the_log_is_reset_and_the_next_one_is_good() {
     let retention = Retention { max_age: 3 * hour, max_bytes: u64::MAX };
     let change = |options: &mut raystream::store::feed::FeedOptions| {
         options.retention = retention;
-        options.position_every = Duration::from_millis(50);
+        options.position_every = Some(Duration::from_millis(50));
     };
     let feed = world.feed_with(change).await;
     let client = world.client().await;

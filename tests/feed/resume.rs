@@ -124,7 +124,8 @@ async fn a_call_that_is_given_up_takes_nothing() {
 async fn a_quiet_subscription_says_its_position_while_others_write() {
     let world = World::new().await;
     world.store.create_table(&crate::world::name("quiet")).await.expect("the table is made");
-    let feed = world.feed_with(|options| options.position_every = std::time::Duration::from_millis(50)).await;
+    let feed =
+        world.feed_with(|options| options.position_every = Some(std::time::Duration::from_millis(50))).await;
     let mut quiet = feed.subscribe(crate::world::request("quiet")).await.expect("it begins");
     let first = cursor_of(&quiet.next(1).await[0]).expect("a position");
     let client = world.client().await;
@@ -139,4 +140,25 @@ async fn a_quiet_subscription_says_its_position_while_others_write() {
     world.set(&client, "end", "1").await;
     let rest = until_id(&mut after(&feed, &later).await, "end").await;
     assert_eq!(versions(&rest), [("end".to_owned(), 1)]);
+    // One that resumes says when it has caught up.
+    let mut resumed = after(&feed, &first).await;
+    let items = crate::world::until(
+        &mut resumed,
+        |item| matches!(item, Item::Position { cursor } if *cursor != first),
+    );
+    assert_eq!(versions(&items.await), [("a".to_owned(), 1), ("end".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_comes_once_unless_more_are_asked_for() {
+    let world = World::new().await;
+    let feed = world.feed().await;
+    let client = world.client().await;
+    let first = cursor_of(&live(&feed).await.next(1).await[0]).expect("a position");
+    world.set(&client, "missed", "1").await;
+    let mut resumed = after(&feed, &first).await;
+    let mut items = until_id(&mut resumed, "missed").await;
+    world.set(&client, "end", "1").await;
+    items.extend(until_id(&mut resumed, "end").await);
+    assert!(matches!(items[..], [Item::Position { .. }, Item::Event(_), Item::Event(_)]), "{items:?}");
 }

@@ -47,9 +47,8 @@ pub struct Change {
 /// What a subscription gives out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    /// Everything up to here was given out. It is the first item, comes when a resumed subscription has caught up, and
-    /// from time to time while nothing happens in the table, so that the cursor of a quiet subscription does not fall
-    /// out of the log.
+    /// Everything up to here was given out. It is the first item; whether it comes again later is an option of the feed
+    /// ([`FeedOptions::position_every`](super::FeedOptions::position_every)).
     Position {
         /// Where to resume. Before a snapshot it only gives a RESET.
         cursor: Arc<str>,

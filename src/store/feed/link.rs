@@ -16,6 +16,12 @@ use crate::store::StoreError;
 /// does not answer.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a network may be silent before a connection counts as dead: first the pause until the other side is asked,
+/// then the one between questions, of which three go unanswered. A read waits for rows without a limit of its own.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
+
 /// The first pause before another attempt, and the longest: short enough that a restart is not noticed, long enough that
 /// a database that is down is not hammered.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
@@ -48,7 +54,11 @@ impl Link {
         heard: impl Fn(i32) + Send + 'static,
     ) -> Result<Self, tokio_postgres::Error> {
         let mut config = config.clone();
-        config.connect_timeout(CONNECT_DEADLINE);
+        config
+            .connect_timeout(CONNECT_DEADLINE)
+            .keepalives_idle(KEEPALIVE_AFTER)
+            .keepalives_interval(KEEPALIVE_EVERY)
+            .keepalives_retries(KEEPALIVE_RETRIES);
         let (client, mut connection) = config.connect(NoTls).await?;
         let (alive, closed) = watch::channel(());
         let driver = tokio::spawn(async move {
@@ -74,12 +84,13 @@ impl Link {
         Ok(link)
     }
 
-    /// Opens a connection or gives up after [`CONNECT_DEADLINE`].
-    pub(super) async fn open_in_time(config: &Config) -> Result<Self, LinkError> {
-        match timeout(CONNECT_DEADLINE, Self::open(config, |_| {})).await {
-            Ok(link) => Ok(link?),
-            Err(_) => Err(LinkError::TimedOut),
-        }
+    /// Opens a connection, and does what `set_up` says, or gives up after [`CONNECT_DEADLINE`].
+    pub(super) async fn open_in_time<T>(
+        config: &Config,
+        set_up: impl AsyncFnOnce(Self) -> Result<T, LinkError>,
+    ) -> Result<T, LinkError> {
+        let opened = async { set_up(Self::open(config, |_| {}).await?).await };
+        timeout(CONNECT_DEADLINE, opened).await.unwrap_or(Err(LinkError::TimedOut))
     }
 
     /// Waits until the connection has ended.

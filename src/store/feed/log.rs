@@ -79,7 +79,10 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) async fn open(config: &Config) -> Result<Self, LinkError> {
-        let link = Link::open_in_time(config).await?;
+        Link::open_in_time(config, Self::prepare).await
+    }
+
+    async fn prepare(link: Link) -> Result<Self, LinkError> {
         let head = link.client.prepare(HEAD).await?;
         let types = [
             Type::XID8,

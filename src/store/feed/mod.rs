@@ -6,9 +6,9 @@
 //! The log is cut into *batches* by the moments (MVCC snapshots) of the reads: batch k has the changes of the
 //! transactions that had ended at moment k and not at moment k-1. Inside a batch transactions are in the order of their
 //! largest `seq`, and the changes of one transaction in the order of `seq`. So a transaction stays whole, one that stays
-//! open long holds nobody back, and the order is that of the commits wherever one transaction saw or overwrote what
-//! another did: if B began to depend on A, A had committed. Then either A is in an earlier batch; or B drew a `seq` after
-//! A had drawn all of its own, so that B's largest is greater. (Neither `seq` alone nor (`xid`, `seq`) has this property:
+//! open long holds nobody back, and the order is that of the commits wherever one transaction wrote something after it saw,
+//! or overwrote, what another did: if a write of B depends on A, A had committed before. Then either A is in an earlier
+//! batch; or B drew a `seq` after A had drawn all of its own, so that B's largest is greater. (Neither `seq` alone nor (`xid`, `seq`) has this property:
 //! a transaction may get its id first and write a row last.)
 //!
 //! # Position
@@ -33,7 +33,8 @@
 //! # Bounds
 //! A queue has at most 4,096 changes and 1 MiB (or one change); a change is shared by all queues. A read has two pieces
 //! of 256 KiB on their way, plus one document; at most four reads run at once, and one whose subscription takes nothing
-//! gives its connection up. The tailer holds one change at a time: a transaction of a million rows passes through.
+//! gives its connection up. With the tailer's, the listener's and one for short questions that is seven connections, and
+//! an eighth now and then for housekeeping. The tailer holds one change at a time: a transaction of a million rows passes through.
 
 mod change;
 mod cursor;
@@ -98,8 +99,12 @@ pub struct FeedOptions {
     pub queue_bytes: usize,
     /// How often to look into the log when nobody says that there is something: for writes outside of the daemons.
     pub poll: Duration,
-    /// After how long without an item a subscription says its position.
-    pub position_every: Duration,
+    /// Whether a subscription says its position again after it has begun: when it has caught up, and after so long
+    /// without an item. `None`: only at the beginning.
+    ///
+    /// Without it the cursor of a table in which nothing happens falls out of the log with the changes of the others, and
+    /// a resume gets a RESET that nothing made necessary.
+    pub position_every: Option<Duration>,
 }
 
 impl Default for FeedOptions {
@@ -110,7 +115,7 @@ impl Default for FeedOptions {
             queue_events: 4_096,
             queue_bytes: 1 << 20,
             poll: Duration::from_millis(250),
-            position_every: Duration::from_secs(60),
+            position_every: None,
         }
     }
 }
@@ -269,7 +274,7 @@ impl Feed {
         let mut subscription = Subscription::new(Arc::clone(shared), Arc::clone(&target));
         let (start, cursor) = match position {
             None if request.snapshot => (Start::Snapshot, None),
-            None => self.from_now(&target).await?,
+            None => self.begin_now(&target).await?,
             Some(Err(error)) => (Start::Ended(EndReason::Reset(reset_text(error).to_owned())), None),
             Some(Ok(position)) => {
                 let head =
@@ -285,7 +290,7 @@ impl Feed {
     }
 
     /// The start of a subscription to what comes after this call.
-    async fn from_now(&self, target: &Target) -> Result<(Start, Option<Arc<str>>), StoreError> {
+    async fn begin_now(&self, target: &Target) -> Result<(Start, Option<Arc<str>>), StoreError> {
         let shared = &self.0.shared;
         let failed = |error: LinkError| refused("no moment was taken", &error);
         let taken = timeout(MOMENT_DEADLINE, shared.hub.moment_taken(target.round));

@@ -86,9 +86,11 @@ async fn read(
     send_batch(&lease.log, target, &Arc::new(batch), position, outlet).await?;
     lease.log.run(log::COMMIT).await?;
     lease.give_back();
-    // Says that what was missed is complete.
-    let _ = outlet.add(Item::Position { cursor }, 0);
-    outlet.send().await.map_err(Stop::Blocked)?;
+    if shared.options.position_every.is_some() {
+        // Says that what was missed is complete.
+        let _ = outlet.add(Item::Position { cursor }, 0);
+        outlet.send().await.map_err(Stop::Blocked)?;
+    }
     Ok(now)
 }
 

@@ -74,13 +74,12 @@ pub struct Subscription {
     cursor: Option<Arc<str>>,
     /// The frontier that `cursor` names, when it names one.
     told: Option<Frontier>,
-    /// When to say the position next.
-    position_due: Instant,
+    /// When to say the position next, if ever.
+    position_due: Option<Instant>,
 }
 
 impl Subscription {
     pub(super) fn new(shared: Arc<Shared>, target: Arc<Target>) -> Self {
-        let position_due = Instant::now() + shared.options.position_every;
         Self {
             shared,
             target,
@@ -88,7 +87,7 @@ impl Subscription {
             ready: VecDeque::new(),
             cursor: None,
             told: None,
-            position_due,
+            position_due: None,
         }
     }
 
@@ -185,7 +184,7 @@ impl Subscription {
         let ready = self.target.slot.ready.notified();
         tokio::select! {
             () = ready => {}
-            () = sleep_until(self.position_due) => self.say_position(),
+            () = reached(self.position_due) => self.say_position(),
         }
     }
 
@@ -222,7 +221,7 @@ impl Subscription {
 
     /// Says up to where there was nothing, when that is news.
     fn say_position(&mut self) {
-        self.position_due = Instant::now() + self.shared.options.position_every;
+        self.put_position_off();
         // In this order: what was published up to `published` was queued before, so with an empty queue it was given out.
         let published = self.shared.hub.published();
         let Stage::Live(live) = &self.stage else { return };
@@ -244,8 +243,12 @@ impl Subscription {
             }
             Item::Snapshot(_) | Item::Ended { .. } => {}
         }
-        self.position_due = Instant::now() + self.shared.options.position_every;
+        self.put_position_off();
         self.ready.push_back(item);
+    }
+
+    fn put_position_off(&mut self) {
+        self.position_due = self.shared.options.position_every.map(|every| Instant::now() + every);
     }
 
     fn end(&mut self, reason: EndReason) {
@@ -263,6 +266,14 @@ impl Subscription {
         if let Stage::Reading { task, .. } = &self.stage {
             task.abort();
         }
+    }
+}
+
+/// Waits for a moment, or for ever.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

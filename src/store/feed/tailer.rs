@@ -104,7 +104,7 @@ impl Tailer<'_> {
         self.position = Position::at(next.clone());
         self.batch = None;
         hub.advance(next);
-        log.run(log::COMMIT).await
+        commit(log).await
     }
 
     /// The batch to hand over: the broken one, or up to the moment of `head`.
@@ -148,6 +148,10 @@ impl Tailer<'_> {
         self.position = Position::at(head.frontier(0));
         self.batch = None;
         self.shared.hub.advance(self.position.base.clone());
-        log.run(log::COMMIT).await
+        commit(log).await
     }
+}
+
+async fn commit(log: &Log) -> Result<(), LinkError> {
+    timeout(HEAD_DEADLINE, log.run(log::COMMIT)).await.unwrap_or(Err(LinkError::TimedOut))
 }
