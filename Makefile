@@ -10,7 +10,7 @@ export CARGO_TARGET_DIR
 
 demo:
 	.ci/setup
-	cargo build --release --locked
+	cargo build --release --locked -p raystream -p raystream-samples
 	sh clients/demo.sh
 
 test:

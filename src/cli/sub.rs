@@ -1,7 +1,6 @@
 //! `raystream sub`
 
 use clap::Args;
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::block_on;
@@ -147,20 +146,21 @@ fn write_line(item: &Item, lines: &mut String) -> Result<bool, Failure> {
         Item::Snapshot(change) => write_change("snapshot", change, lines).map(|()| true),
         Item::Event(change) => write_change("event", change, lines).map(|()| true),
         Item::SnapshotEnd { cursor } => {
-            push(lines, &json!({ "type": "snapshot_end", "cursor": cursor }));
+            write_fields("snapshot_end", "cursor", cursor, lines);
             Ok(false)
         }
         Item::Reset { reason } => {
-            push(lines, &json!({ "type": "reset", "reason": reason }));
+            write_fields("reset", "reason", reason, lines);
             Ok(false)
         }
         _ => Ok(false),
     }
 }
 
-fn push(lines: &mut String, value: &serde_json::Value) {
-    lines.push_str(&value.to_string());
-    lines.push('\n');
+/// The type comes first, as in every line.
+fn write_fields(kind_of_line: &str, name: &str, value: &str, lines: &mut String) {
+    let value = serde_json::Value::from(value);
+    lines.push_str(&format!("{{\"type\":\"{kind_of_line}\",\"{name}\":{value}}}\n"));
 }
 
 /// One object of fixed order; documents as they came.
@@ -214,6 +214,20 @@ mod tests {
         let mut lines = String::new();
         assert!(write_line(&Item::Event(event.into()), &mut lines).expect("JSON"));
         lines
+    }
+
+    #[test]
+    fn the_type_comes_first() {
+        let mut lines = String::new();
+        for item in [
+            Item::Position { cursor: "p".into() },
+            Item::SnapshotEnd { cursor: "c".into() },
+            Item::Reset { reason: "a \"gap\"".into() },
+        ] {
+            assert!(!write_line(&item, &mut lines).expect("JSON"), "not an item for --max");
+        }
+        let expected = "{\"type\":\"snapshot_end\",\"cursor\":\"c\"}\n{\"type\":\"reset\",\"reason\":\"a \\\"gap\\\"\"}\n";
+        assert_eq!(lines, expected);
     }
 
     #[test]

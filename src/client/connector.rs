@@ -79,7 +79,8 @@ impl Connector {
     async fn try_suite(&self, suite: Suite, suites: Vec<Suite>) -> Result<Link, ConnectReason> {
         let started = Instant::now();
         let socket = Socket::connect(&self.url).await?;
+        let transport_time = started.elapsed();
         let config = self.options.config(self.server_key, suites, suite);
-        Link::open(socket, config, started.elapsed()).await
+        Link::open(socket, config, transport_time).await
     }
 }
