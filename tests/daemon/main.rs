@@ -3,7 +3,9 @@
 
 mod documents;
 mod hostile;
+mod limits;
 mod resume;
+mod secrets;
 mod serve;
 mod support;
 mod websocket;
