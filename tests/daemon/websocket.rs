@@ -28,6 +28,8 @@ fn open(daemon: &TestDaemon) -> TcpStream {
     let (head, stream) = upgrade(daemon, "Sec-WebSocket-Protocol: raystream.v1\r\n");
     assert!(head.starts_with("http/1.1 101"), "{head}");
     assert!(head.contains("sec-websocket-protocol: raystream.v1\r\n"), "{head}");
+    // RFC 6455, section 4.1: a client has to fail the connection without them.
+    assert!(head.contains("connection: upgrade\r\n") && head.contains("upgrade: websocket\r\n"), "{head}");
     stream
 }
 
