@@ -64,18 +64,19 @@ impl ConnectArguments {
 
     /// What the client library is given.
     fn options(&self) -> Result<Options, Failure> {
-        let mut options = Options::default();
-        options.identity = self.identity()?;
-        options.psk = self.psk()?;
-        options.trust_on_first_use = self.trust_on_first_use;
-        options.connect_timeout = self.timeout.get();
-        options.call_timeout = self.timeout.get();
-        options.ciphers = match self.cipher {
-            None => CipherPreference::ChaChaFirst,
-            Some(Cipher::ChaCha20) => CipherPreference::ChaChaOnly,
-            Some(Cipher::Aes256) => CipherPreference::AesOnly,
-        };
-        Ok(options)
+        Ok(Options {
+            identity: self.identity()?,
+            psk: self.psk()?,
+            trust_on_first_use: self.trust_on_first_use,
+            connect_timeout: self.timeout.get(),
+            call_timeout: self.timeout.get(),
+            ciphers: match self.cipher {
+                None => CipherPreference::ChaChaFirst,
+                Some(Cipher::ChaCha20) => CipherPreference::ChaChaOnly,
+                Some(Cipher::Aes256) => CipherPreference::AesOnly,
+            },
+            ..Options::default()
+        })
     }
 
     /// Connects. `change` may set what the command wants otherwise.
