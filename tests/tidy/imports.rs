@@ -13,6 +13,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("rpc", 3),
     ("auth", 3),
     ("store", 3),
+    // What the fuzz targets run: the core and nothing above it.
+    ("fuzzing", 3),
     ("conn", 2),
     ("primitives", 2),
     ("noise", 1),
