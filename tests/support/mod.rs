@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, reason = "each test is a program of its own")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+pub mod json;
 pub mod memo;
 pub mod pair;
 pub mod raw;

@@ -70,7 +70,7 @@ fn of_both() -> Vec<Refusal> {
         refusal("PUBLISH", "FRM-5", vec![frame(F::PUBLISH, 0, 1, b"x")]),
         refusal("HEARTBEAT of seven bytes", "FRM-6", vec![frame(F::HEARTBEAT, 0, 0, &[0; 7])]),
         refusal("HEARTBEAT of nine bytes", "FRM-6", vec![frame(F::HEARTBEAT, 0, 0, &[0; 9])]),
-        refusal("echo that answers nothing", "FRM-6", vec![heartbeat(0x77, true)]),
+        refusal("echo that answers nothing", "HBT-3", vec![heartbeat(0x77, true)]),
         refusal("CLOSE without a code", "FRM-6", vec![frame(F::CLOSE, 0, 0, &[0])]),
         refusal("CLOSE with a reason of 257 bytes", "FRM-6", vec![frame(F::CLOSE, 0, 0, &long_reason)]),
         refusal(
@@ -204,7 +204,7 @@ pub fn of_server() -> Vec<Refusal> {
         refusal("empty fragment of an answer", "STR-12", vec![more(1, &[])]),
         refusal("answer of 1,048,577 bytes", "STR-13", more_than_a_message),
         refusal("EVENT before SUBSCRIBED", "SUB-1", vec![item()]),
-        refusal("EVENT without credit", "FLW-1", vec![position(), item(), item()]),
+        refusal("EVENT without credit", "FLW-3", vec![position(), item(), item()]),
     ]);
     all
 }

@@ -1,24 +1,31 @@
 //! `primitives.json`: the plain functions for programs that have no connection.
 
-use super::{assert_generated, document, keys::hex, read, unhex_of};
+use crate::{
+    bytes_of, check, read,
+    support::json::{Json, file, hex},
+};
 use raystream::{
     noise::CipherAlgorithm,
     primitives::{INFO, Sealed, decrypt_with, encrypt_with, hkdf},
 };
-use serde_json::{Value, json};
 
 const CIPHERS: [(&str, CipherAlgorithm); 2] =
     [("ChaCha20-Poly1305", CipherAlgorithm::ChaChaPoly), ("AES-256-GCM", CipherAlgorithm::AesGcm)];
 
-fn hkdf_vector(name: &'static str, ikm: &[u8], info: &[u8], len: u32) -> Value {
+fn hkdf_vector(name: &'static str, ikm: &[u8], info: &[u8], len: u32) -> Json {
     let okm = hkdf(ikm, info, usize::try_from(len).unwrap()).unwrap();
-    json!({
-        "name": name, "function": "hkdf", "ikm": hex(ikm), "info": hex(info), "length": len, "okm": hex(&okm),
-    })
+    Json::Object(vec![
+        ("name", name.into()),
+        ("function", "hkdf".into()),
+        ("ikm", hex(ikm)),
+        ("info", hex(info)),
+        ("length", len.into()),
+        ("okm", hex(&okm)),
+    ])
 }
 
 /// A sealed message, and the same with one change that has to be refused.
-fn sealed_vectors(vectors: &mut Vec<Value>) {
+fn sealed_vectors(vectors: &mut Vec<Json>) {
     let key: [u8; 32] = std::array::from_fn(|n| u8::try_from(n).unwrap());
     let nonce: [u8; 12] = std::array::from_fn(|n| u8::try_from(0x40 + n).unwrap());
     for (cipher_name, cipher) in CIPHERS {
@@ -26,21 +33,21 @@ fn sealed_vectors(vectors: &mut Vec<Value>) {
             [("empty", &b""[..]), ("short", b"{\"method\":\"getUser\"}"), ("two blocks", &[0x5a; 128])]
         {
             let good = encrypt_with(cipher, plaintext, &key, nonce);
-            let vector = |name: String, sealed: &Sealed, plaintext: Value| {
-                json!({
-                    "name": name,
-                    "function": "decrypt",
-                    "cipher": cipher_name,
-                    "key": hex(&key),
-                    "nonce": hex(&sealed.nonce),
-                    "data": hex(&sealed.data),
-                    "tag": hex(&sealed.tag),
-                    "plaintext": plaintext,
-                })
+            let vector = |name: String, sealed: &Sealed, plaintext: Json| {
+                Json::Object(vec![
+                    ("name", name.into()),
+                    ("function", "decrypt".into()),
+                    ("cipher", cipher_name.into()),
+                    ("key", hex(&key)),
+                    ("nonce", hex(&sealed.nonce)),
+                    ("data", hex(&sealed.data)),
+                    ("tag", hex(&sealed.tag)),
+                    ("plaintext", plaintext),
+                ])
             };
             let name = format!("{cipher_name}, {length}");
             assert_eq!(decrypt_with(cipher, &good, &key).unwrap().as_slice(), plaintext);
-            vectors.push(vector(name.clone(), &good, json!(hex(plaintext))));
+            vectors.push(vector(name.clone(), &good, hex(plaintext)));
             let mut changed = vec![("tag", good.clone()), ("nonce", good.clone()), ("data", good)];
             changed[0].1.tag[15] ^= 1;
             changed[1].1.nonce[0] ^= 0x80;
@@ -50,7 +57,7 @@ fn sealed_vectors(vectors: &mut Vec<Value>) {
             }
             for (what, sealed) in changed {
                 assert!(decrypt_with(cipher, &sealed, &key).is_err());
-                vectors.push(vector(format!("{name}, {what} changed"), &sealed, Value::Null));
+                vectors.push(vector(format!("{name}, {what} changed"), &sealed, Json::Null));
             }
         }
     }
@@ -68,7 +75,7 @@ fn primitives_json_is_what_the_code_does() {
         hkdf_vector("hkdf of an empty secret", &[], INFO, 32),
     ];
     sealed_vectors(&mut vectors);
-    assert_generated("proto-spec/vectors/primitives.json", &document(&vectors));
+    check("vectors/primitives.json", &file(vectors));
 }
 
 #[test]
@@ -79,12 +86,12 @@ fn primitives_json_holds_the_published_vector() {
     for vector in vectors.iter().filter(|vector| vector["function"] == "decrypt") {
         let (_, cipher) = CIPHERS.into_iter().find(|(name, _)| vector["cipher"] == *name).unwrap();
         let sealed = Sealed {
-            nonce: unhex_of(&vector["nonce"]).try_into().unwrap(),
-            data: unhex_of(&vector["data"]),
-            tag: unhex_of(&vector["tag"]).try_into().unwrap(),
+            nonce: bytes_of(&vector["nonce"]).try_into().unwrap(),
+            data: bytes_of(&vector["data"]),
+            tag: bytes_of(&vector["tag"]).try_into().unwrap(),
         };
-        let key = unhex_of(&vector["key"]).try_into().unwrap();
-        let expected = (!vector["plaintext"].is_null()).then(|| unhex_of(&vector["plaintext"]));
+        let key = bytes_of(&vector["key"]).try_into().unwrap();
+        let expected = (!vector["plaintext"].is_null()).then(|| bytes_of(&vector["plaintext"]));
         let opened = decrypt_with(cipher, &sealed, &key).ok().map(|plaintext| plaintext.to_vec());
         assert_eq!(opened, expected, "{}", vector["name"]);
     }

@@ -1,45 +1,52 @@
 //! `frames.json`: each type of frame, and frames that no receiver takes.
 
-use super::{
-    assert_generated, document, envelopes,
-    keys::hex,
-    read,
-    refusals::{envelope as message, frame},
-    unhex_of,
+use crate::{
+    bytes_of, check, read,
+    support::{
+        json::{Json, file, hex, large},
+        raw::{frame, parse},
+        refusals::message,
+    },
 };
-use raystream::conn::ConnectionError;
 use raystream::wire::{
     ErrorCode, FrameType as F, Reader,
     control::{Close, Credit, GoAway, Heartbeat},
     frame::{FLAG_ACK, FLAG_MORE, Frame},
 };
-use serde_json::{Value, json};
 
-fn taken() -> Vec<(&'static str, Vec<u8>, Value)> {
-    let none = || json!({});
+fn taken() -> Vec<(&'static str, Vec<u8>, Json)> {
+    let none = || Json::Object(Vec::new());
     let stamp = 1_000_000_007_u64;
     let go_away = GoAway { delay_ms: 1_000, last_stream: 7, code: ErrorCode::GOING_AWAY };
     let close = Close { code: ErrorCode::NO_ERROR, reason: "done".into() };
-    let stamp_fields = || json!({ "stamp": stamp.to_string() });
+    let stamp_fields = || Json::Object(vec![("stamp", large(stamp))]);
     let part: Vec<u8> = (0..=255).collect();
     vec![
-        ("RPC_CALL", frame(F::RPC_CALL, 0, 1, &message(&envelopes::rpc_call())), none()),
-        ("RPC_RESPONSE", frame(F::RPC_RESPONSE, 0, 1, &message(&envelopes::rpc_response())), none()),
-        ("RPC_ERROR", frame(F::RPC_ERROR, 0, 3, &message(&envelopes::rpc_error())), none()),
+        ("RPC_CALL", frame(F::RPC_CALL, 0, 1, &message(&super::envelopes::rpc_call())), none()),
+        ("RPC_RESPONSE", frame(F::RPC_RESPONSE, 0, 1, &message(&super::envelopes::rpc_response())), none()),
+        ("RPC_ERROR", frame(F::RPC_ERROR, 0, 3, &message(&super::envelopes::rpc_error())), none()),
         ("RPC_CANCEL", frame(F::RPC_CANCEL, 0, 1, &[]), none()),
-        ("SUBSCRIBE", frame(F::SUBSCRIBE, 0, 5, &message(&envelopes::subscribe())), none()),
-        ("EVENT", frame(F::EVENT, 0, 5, &message(&envelopes::event())), none()),
+        ("SUBSCRIBE", frame(F::SUBSCRIBE, 0, 5, &message(&super::envelopes::subscribe())), none()),
+        ("EVENT", frame(F::EVENT, 0, 5, &message(&super::envelopes::event())), none()),
         ("UNSUBSCRIBE", frame(F::UNSUBSCRIBE, 0, 5, &[]), none()),
-        ("SUBSCRIBED", frame(F::SUBSCRIBED, 0, 5, &message(&envelopes::subscribed())), none()),
+        ("SUBSCRIBED", frame(F::SUBSCRIBED, 0, 5, &message(&super::envelopes::subscribed())), none()),
         ("HEARTBEAT", frame(F::HEARTBEAT, 0, 0, &Heartbeat(stamp).encode()), stamp_fields()),
         ("HEARTBEAT with ACK", frame(F::HEARTBEAT, FLAG_ACK, 0, &Heartbeat(stamp).encode()), stamp_fields()),
-        ("CREDIT", frame(F::CREDIT, 0, 5, &Credit(256).encode()), json!({ "items": 256 })),
+        ("CREDIT", frame(F::CREDIT, 0, 5, &Credit(256).encode()), Json::Object(vec![("items", 256.into())])),
         (
             "GOAWAY",
             frame(F::GOAWAY, 0, 0, &go_away.encode()),
-            json!({ "delay_ms": 1_000, "last_stream": 7, "code": "GOING_AWAY" }),
+            Json::Object(vec![
+                ("delay_ms", 1_000.into()),
+                ("last_stream", 7.into()),
+                ("code", "GOING_AWAY".into()),
+            ]),
         ),
-        ("CLOSE", frame(F::CLOSE, 0, 0, &close.encode()), json!({ "code": "NO_ERROR", "reason": "done" })),
+        (
+            "CLOSE",
+            frame(F::CLOSE, 0, 0, &close.encode()),
+            Json::Object(vec![("code", "NO_ERROR".into()), ("reason", "done".into())]),
+        ),
         ("first fragment of a message", frame(F::RPC_RESPONSE, FLAG_MORE, 1, &part), none()),
         ("last fragment of a message", frame(F::RPC_RESPONSE, 0, 1, b"the end"), none()),
         ("highest stream of a client", frame(F::RPC_CANCEL, 0, u32::MAX, &[]), none()),
@@ -75,36 +82,35 @@ fn refused() -> Vec<(&'static str, &'static str, Vec<u8>)> {
 fn frames_json_is_what_the_code_does() {
     let mut vectors = Vec::new();
     for (name, bytes, fields) in taken() {
-        let mut reader = Reader::new(&bytes);
-        let parsed = Frame::decode(&mut reader).unwrap();
-        assert!(reader.is_empty(), "{name}");
+        let frames = parse(&bytes);
+        let [parsed] = &frames[..] else { panic!("{name}: {frames:?}") };
         let mut written = Vec::new();
         let (frame_type, flags, stream) = (parsed.frame_type, parsed.flags, parsed.stream);
-        parsed.encode(&mut written);
+        Frame { frame_type, flags, stream, payload: &parsed.payload }.encode(&mut written);
         assert_eq!(written, bytes);
-        vectors.push(json!({
-            "name": name,
-            "bytes": hex(&bytes),
-            "type": frame_type.to_string(),
-            "type_number": frame_type.0,
-            "flags": flags,
-            "stream": stream,
-            "payload": hex(parsed.payload),
-            "fields": fields,
-        }));
+        vectors.push(Json::Object(vec![
+            ("name", name.into()),
+            ("bytes", hex(&bytes)),
+            ("type", frame_type.to_string().into()),
+            ("type_number", u32::from(frame_type.0).into()),
+            ("flags", u32::from(flags).into()),
+            ("stream", stream.into()),
+            ("payload", hex(&parsed.payload)),
+            ("fields", fields),
+        ]));
     }
     for (name, rule, bytes) in refused() {
         let error = Frame::decode(&mut Reader::new(&bytes)).expect_err(name);
-        vectors.push(json!({
-            "name": name,
-            "bytes": hex(&bytes),
-            "refused": true,
-            "rule": rule,
-            "code": ConnectionError::from(error).code().to_string(),
-            "reason": error.to_string(),
-        }));
+        vectors.push(Json::Object(vec![
+            ("name", name.into()),
+            ("bytes", hex(&bytes)),
+            ("refused", true.into()),
+            ("rule", rule.into()),
+            ("code", raystream::conn::ConnectionError::from(error).code().to_string().into()),
+            ("reason", error.to_string().into()),
+        ]));
     }
-    assert_generated("proto-spec/vectors/frames.json", &document(&vectors));
+    check("vectors/frames.json", &file(vectors));
 }
 
 /// From nothing but the file and the page "Frames" of the specification.
@@ -116,10 +122,10 @@ fn frames_json_has_the_layout_of_the_specification() {
             assert_eq!(vector["code"], "PROTOCOL_ERROR");
             continue;
         }
-        let bytes = unhex_of(&vector["bytes"]);
+        let bytes = bytes_of(&vector["bytes"]);
         let number = |field: &str| vector[field].as_u64().unwrap();
         let big_endian = |bytes: &[u8]| bytes.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
-        let payload = unhex_of(&vector["payload"]);
+        let payload = bytes_of(&vector["payload"]);
         assert_eq!(u64::from(bytes[0]), number("type_number"));
         assert_eq!(u64::from(bytes[1]), number("flags"));
         assert_eq!(big_endian(&bytes[2..6]), number("stream"));
