@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 #![allow(unreachable_pub, reason = "each test is a program of its own")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
+#![allow(clippy::print_stderr, reason = "a failing test says with which input")]
 
 pub mod json;
 pub mod memo;
