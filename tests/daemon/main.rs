@@ -1,5 +1,6 @@
 //! The daemon as a process, from outside: documents, access, resume over kills, hostile input.
 #![cfg(feature = "server")]
+#![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod documents;
 mod hostile;
