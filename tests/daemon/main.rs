@@ -1,6 +1,7 @@
 //! The daemon as a process, from outside: documents, access, resume over kills, hostile input.
 #![cfg(feature = "server")]
 
+mod commands;
 mod documents;
 mod hostile;
 mod resume;
