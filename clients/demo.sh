@@ -79,7 +79,7 @@ wait_for() {
 
 lines_of() { wc -l <"$1" | tr -d ' '; }
 has_lines() { [ "$(lines_of "$1")" -ge "$2" ]; }
-has_id() { grep -q "\"id\":\"$2\"" "$1"; }
+has_id() { grep -qs "\"id\":\"$2\"" "$1"; }
 is_over() { ! kill -0 "$1" 2>/dev/null; }
 
 # Lines of complete events, without the rest of one that a kill cut off.

@@ -28,19 +28,19 @@ use std::{
 /// Operations of one run: more tell nothing new and only take time.
 const OPERATIONS_MAX: usize = 300;
 /// Bytes that all messages of one run may have.
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 6 << 20;
 
 /// An end, and the bytes that are under way to it.
 struct Side {
     connection: Connection,
-    under_way: VecDeque<u8>,
+    under_way: BytesMut,
     input: BytesMut,
     has_eof: bool,
 }
 
 impl Side {
     fn new(connection: Connection) -> Self {
-        Self { connection, under_way: VecDeque::new(), input: BytesMut::new(), has_eof: false }
+        Self { connection, under_way: BytesMut::new(), input: BytesMut::new(), has_eof: false }
     }
 
     fn receive(&mut self, now: Duration, bytes: &[u8]) {
@@ -311,7 +311,7 @@ impl Machine {
             return;
         }
         let len = len.min(side.under_way.len());
-        let bytes: Vec<u8> = side.under_way.drain(..len).collect();
+        let bytes = side.under_way.split_to(len);
         side.receive(now, &bytes);
     }
 
@@ -369,8 +369,8 @@ impl Machine {
             let mut out = Vec::new();
             while self.side(end).connection.poll_transmit(now, &mut out) {}
             match end {
-                End::Client => self.server.under_way.extend(out),
-                End::Server => self.client.under_way.extend(out),
+                End::Client => self.server.under_way.extend_from_slice(&out),
+                End::Server => self.client.under_way.extend_from_slice(&out),
             }
             self.check(end);
         }

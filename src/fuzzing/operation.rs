@@ -69,10 +69,13 @@ impl Operations<'_> {
         self.u8().map(|byte| if byte % 2 == 0 { End::Client } else { End::Server })
     }
 
-    /// Up to 32,767 bytes one by one, up to a mebibyte by 32.
+    /// Mostly short; some around the payload of one frame, few up to a mebibyte: long messages take the fuzzer's time.
     fn len(&mut self) -> Option<usize> {
-        let n = usize::from(self.u16()?);
-        Some(if n < 0x8000 { n } else { (n - 0x8000) * 32 })
+        Some(match usize::from(self.u16()?) {
+            n @ 0..0xe000 => n / 8,
+            n @ 0xe000..0xf800 => n - 0xe000 + 14_000,
+            n => (n - 0xf800) * 512,
+        })
     }
 
     /// Small numbers one by one, and those near the limit.

@@ -320,7 +320,7 @@ fn connection_seeds() -> Vec<(String, Vec<u8>)> {
         // Three results of 800,000 bytes at once, and a ping.
         (
             "long_messages",
-            vec![[0, 0xe1, 0xa8].repeat(3), TO_SERVER.into(), [5, 0, 0xe1, 0xa8].repeat(3), vec![11, 0]],
+            vec![[0, 0xfe, 0x1a].repeat(3), TO_SERVER.repeat(3), [5, 0, 0xfe, 0x1a].repeat(3), vec![11, 0]],
         ),
         (
             "subscription",
@@ -345,7 +345,7 @@ fn connection_seeds() -> Vec<(String, Vec<u8>)> {
         ("idle", vec![vec![13, 0xff, 0xff]]),
         ("close", vec![vec![0, 0, 9], vec![14, 1], TO_CLIENT.into(), TO_SERVER.into()]),
         ("both_close", vec![vec![14, 0, 14, 1], TO_CLIENT.into(), TO_SERVER.into()]),
-        ("cut", vec![vec![0, 0, 9], vec![12, 1, 0, 5], vec![15, 1, 15, 0]]),
+        ("cut", vec![vec![0, 0, 9], vec![12, 1, 0, 0x28], vec![15, 1, 15, 0]]),
         ("hostile_cancel", vec![plaintext(1, &frame(F::RPC_CANCEL, 0, 1, &[]))]),
         (
             "hostile_call",

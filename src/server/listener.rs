@@ -13,7 +13,10 @@ use std::{
     io,
     net::SocketAddr,
     panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -86,7 +89,8 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router, conn
                 let (shared, site) = (shared.clone(), site.clone());
                 connections.spawn(async move {
                     let _permit = permit;
-                    isolated(&shared, peer, greet(shared.clone(), site, stream, peer)).await;
+                    let panics = &shared.counters.panics;
+                    isolated(panics, peer, greet(shared.clone(), site, stream, peer)).await;
                 });
             }
             Err(error) => {
@@ -100,9 +104,9 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router, conn
 }
 
 /// Runs a connection so that its panic is its own end and nobody else's.
-async fn isolated(shared: &Arc<Shared>, peer: SocketAddr, connection: impl Future<Output = ()>) {
+async fn isolated(panics: &AtomicU64, peer: SocketAddr, connection: impl Future<Output = ()>) {
     if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
-        let panics = shared.counters.panics.fetch_add(1, Ordering::Relaxed) + 1;
+        let panics = panics.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(%peer, panics, "a connection panicked; the others go on");
     }
 }
@@ -175,5 +179,23 @@ impl SpareDescriptor {
             drop(stream);
         }
         *self = Self::open();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_its_own_connection_and_is_counted() {
+        let (panics, peer) = (AtomicU64::new(0), SocketAddr::from(([127, 0, 0, 1], 1)));
+        let mut connections = JoinSet::new();
+        let panics: &'static AtomicU64 = Box::leak(Box::new(panics));
+        connections.spawn(isolated(panics, peer, async { panic!("this test wants it") }));
+        connections.spawn(isolated(panics, peer, async {}));
+        while let Some(ended) = connections.join_next().await {
+            ended.expect("the task itself does not panic");
+        }
+        assert_eq!(panics.load(Ordering::Relaxed), 1);
     }
 }

@@ -4,7 +4,9 @@
 mod commands;
 mod documents;
 mod hostile;
+mod limits;
 mod resume;
+mod secrets;
 mod serve;
 mod support;
 mod websocket;

@@ -49,7 +49,19 @@ impl TestDaemon {
 
     /// Starts one on a folder that may have been used before.
     pub(crate) fn start_in(data: &Path, port: u16) -> Self {
-        let mut child = Command::new(RAYSTREAM)
+        Self::start_by(Command::new(RAYSTREAM), data, port)
+    }
+
+    /// Starts one in a new folder with more arguments, or by another program that ends up running it.
+    pub(crate) fn start_with(command: Command) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut daemon = Self::start_by(command, folder.path(), 0);
+        daemon._folder = Some(folder);
+        daemon
+    }
+
+    fn start_by(mut command: Command, data: &Path, port: u16) -> Self {
+        let mut child = command
             .args(["dev", "--listen", &format!("127.0.0.1:{port}"), "--data"])
             .arg(data)
             .stdin(Stdio::null())
@@ -101,6 +113,11 @@ impl TestDaemon {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
         assert!(sent.expect("kill runs").success());
+    }
+
+    /// Its data folder.
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
     }
 
     /// Whether it still runs.

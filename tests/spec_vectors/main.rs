@@ -6,8 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 mod annotate;
+mod envelopes;
+mod frames;
 mod keys;
 mod peer;
+mod primitives;
 mod refusals;
 mod session;
 
@@ -20,7 +23,10 @@ use serde_json::{Value, json};
 fn assert_generated(relative: &str, expected: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(relative);
     if std::env::var_os("RAYSTREAM_UPDATE").is_some_and(|value| value == "1") {
-        std::fs::write(&path, expected).unwrap();
+        // Other tests read these files at the same time: they see the old one or the new one.
+        let new = path.with_extension("new");
+        std::fs::write(&new, expected).unwrap();
+        std::fs::rename(&new, &path).unwrap();
     }
     let actual = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
@@ -34,6 +40,23 @@ fn document(vectors: &[Value]) -> String {
     let mut text = serde_json::to_string_pretty(&json!({ "format": 1, "vectors": vectors })).unwrap();
     text.push('\n');
     text
+}
+
+/// The vectors of a checked-in file.
+fn read(name: &str) -> Vec<Value> {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proto-spec/vectors").join(name);
+    let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(file["format"], 1);
+    let vectors = file["vectors"].as_array().unwrap().clone();
+    let names: std::collections::BTreeSet<_> =
+        vectors.iter().map(|vector| vector["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), vectors.len(), "{name}: a name is used twice");
+    vectors
+}
+
+/// The bytes of a field.
+fn unhex_of(value: &Value) -> Vec<u8> {
+    keys::unhex(value.as_str().unwrap())
 }
 
 fn sessions() -> Vec<session::Session> {
@@ -101,5 +124,15 @@ fn inputs_that_are_allowed_do_not_end_the_connection() {
         let outcome = refusals::run(&allowed);
         assert_eq!(outcome.code, None, "{}", allowed.name);
         assert_eq!(outcome.close, None, "{}", allowed.name);
+    }
+}
+
+#[test]
+fn the_page_of_the_vectors_names_every_file() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("proto-spec/vectors");
+    let page = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(!name.ends_with(".json") || page.contains(&format!("## {name}")), "{name} is not explained");
     }
 }

@@ -166,13 +166,13 @@ fn record(body: &[u8]) -> BytesMut {
     BytesMut::from(&[&length.to_be_bytes()[..], body].concat()[..])
 }
 
-fn frame(frame_type: FrameType, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(frame_type: FrameType, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     Frame { frame_type, flags, stream, payload }.encode(&mut out);
     out
 }
 
-fn envelope(value: &impl Envelope) -> Vec<u8> {
+pub(crate) fn envelope(value: &impl Envelope) -> Vec<u8> {
     value.encode(&mut flatbuffers::FlatBufferBuilder::new()).to_vec()
 }
 

@@ -17,6 +17,10 @@ use crate::store::Json;
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     LOCK TABLE raystream.changes IN ACCESS SHARE MODE";
 
+/// Has the next statements of the transaction planned for their arguments, with every kind of scan: worth some
+/// milliseconds where it is not known how much there is to read.
+pub(super) const PLAN: &str = "SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on";
+
 /// Ends a read.
 pub(super) const COMMIT: &str = "COMMIT";
 
@@ -25,9 +29,20 @@ const HEAD: &str = "SELECT pg_current_snapshot()::text, \
     (SELECT c.xid FROM raystream.changes AS c ORDER BY c.xid DESC LIMIT 1), m.horizon, m.horizon_xip \
     FROM raystream.meta AS m";
 
-/// Changes of some tables that are not in one frontier ($1, $2), are in another ($4, $5), and come after a place ($6,
-/// $7); only those of which an image contains a filter ($8).
-const BATCH: &str = "WITH ended AS ( \
+/// Changes of some tables ($3) that are not in one frontier ($1, $2), are in another ($4, $5), and come after a place
+/// ($6, $7): the few at the end of the log. The two parts of the frontier are read each by its own range of the index
+/// (one condition with OR would read the index from its beginning), and each change once.
+const TAIL: &str = "SELECT c.xid, c.seq, c.last, c.ptr, c.id, c.op, c.version, c.before, c.after FROM ( \
+        SELECT r.*, max(r.seq) OVER (PARTITION BY r.xid) AS last FROM ( \
+            SELECT n.* FROM raystream.changes AS n WHERE n.xid >= $1 AND n.xid < $4 AND n.xid <> ALL ($5) \
+            UNION ALL \
+            SELECT o.* FROM raystream.changes AS o WHERE o.xid = ANY ($2) AND o.xid < $4 AND o.xid <> ALL ($5) \
+        ) AS r) AS c \
+    WHERE c.ptr = ANY ($3) AND (c.last, c.seq) > ($6, $7) ORDER BY c.last, c.seq";
+
+/// The same changes, when they may be a large part of the log; only those of which an image contains a filter ($8). What
+/// other tables have in the range is read in the index alone, for the largest seq of each transaction.
+const MISSED: &str = "WITH ended AS ( \
         SELECT t.xid, max(t.seq) AS last FROM raystream.changes AS t \
         WHERE (t.xid >= $1 OR t.xid = ANY ($2)) AND t.xid < $4 AND t.xid <> ALL ($5) GROUP BY t.xid) \
     SELECT c.xid, c.seq, e.last, c.ptr, c.id, c.op, c.version, c.before, c.after \
@@ -35,6 +50,10 @@ const BATCH: &str = "WITH ended AS ( \
     WHERE (c.xid >= $1 OR c.xid = ANY ($2)) AND c.ptr = ANY ($3) AND c.xid < $4 AND c.xid <> ALL ($5) \
         AND (e.last, c.seq) > ($6, $7) AND ($8 IS NULL OR c.before @> $8 OR c.after @> $8) \
     ORDER BY e.last, c.seq";
+
+/// The types of the arguments of [`TAIL`].
+const TAIL_TYPES: [Type; 7] =
+    [Type::XID8, Type::XID8_ARRAY, Type::TEXT_ARRAY, Type::XID8, Type::XID8_ARRAY, Type::INT8, Type::INT8];
 
 /// What [`HEAD`] answered.
 #[derive(Debug)]
@@ -63,10 +82,8 @@ pub(super) struct Range<'a> {
     pub(super) to: Option<&'a Frontier>,
     /// come after this `last` and `seq`,
     pub(super) after: Option<(i64, i64)>,
-    /// are of these physical tables,
+    /// and are of these physical tables.
     pub(super) tables: &'a [&'a str],
-    /// and have an image that contains this.
-    pub(super) filter: Option<&'a Json>,
 }
 
 /// A connection that reads the log.
@@ -74,7 +91,7 @@ pub(super) struct Range<'a> {
 pub(super) struct Log {
     pub(super) link: Link,
     head: Statement,
-    batch: Statement,
+    tail: Statement,
 }
 
 impl Log {
@@ -84,18 +101,8 @@ impl Log {
 
     async fn prepare(link: Link) -> Result<Self, LinkError> {
         let head = link.client.prepare(HEAD).await?;
-        let types = [
-            Type::XID8,
-            Type::XID8_ARRAY,
-            Type::TEXT_ARRAY,
-            Type::XID8,
-            Type::XID8_ARRAY,
-            Type::INT8,
-            Type::INT8,
-            Type::JSONB,
-        ];
-        let batch = link.client.prepare_typed(BATCH, &types).await?;
-        Ok(Self { link, head, batch })
+        let tail = link.client.prepare_typed(TAIL, &TAIL_TYPES).await?;
+        Ok(Self { link, head, tail })
     }
 
     /// Runs a statement without arguments or result.
@@ -116,21 +123,58 @@ impl Log {
         Ok(Head { snapshot, horizon, xmax: newest.map_or(0, |Xid(xid)| xid + 1) })
     }
 
-    /// The changes of a range, in the order of the feed.
-    pub(super) async fn changes(&self, range: Range<'_>) -> Result<RowStream, LinkError> {
-        let from = Xid(range.from.xmax());
-        let from_xip = range.from.xip_sql();
-        let to = Xid(range.to.map_or(u64::MAX, Frontier::xmax));
-        let to_xip = range.to.map_or_else(Vec::new, Frontier::xip_sql);
-        // Sequence numbers are above zero.
-        let (last, seq) = range.after.unwrap_or((0, 0));
-        let arguments: [&(dyn ToSql + Sync); 8] =
-            [&from, &from_xip, &range.tables, &to, &to_xip, &last, &seq, &range.filter];
-        Ok(self.link.client.query_raw(&self.batch, arguments).await?)
+    /// The changes of a range at the end of the log, in the order of the feed.
+    pub(super) async fn tail(&self, range: Range<'_>) -> Result<RowStream, LinkError> {
+        let arguments = Arguments::of(range);
+        Ok(self.link.client.query_raw(&self.tail, arguments.each()).await?)
+    }
+
+    /// The changes of a range anywhere in the log, of which an image contains `filter`, in the order of the feed. Wants
+    /// [`PLAN`].
+    pub(super) async fn missed(
+        &self,
+        range: Range<'_>,
+        filter: Option<&Json>,
+    ) -> Result<RowStream, LinkError> {
+        let arguments = Arguments::of(range);
+        let typed = arguments.each().into_iter().zip(TAIL_TYPES);
+        let filter: (&(dyn ToSql + Sync), Type) = (&filter, Type::JSONB);
+        Ok(self.link.client.query_typed_raw(MISSED, typed.chain([filter])).await?)
     }
 }
 
-/// A row of [`BATCH`] as a change, with its physical table.
+/// A range as arguments.
+struct Arguments<'a> {
+    from: Xid,
+    from_xip: Vec<Xid>,
+    tables: &'a [&'a str],
+    to: Xid,
+    to_xip: Vec<Xid>,
+    last: i64,
+    seq: i64,
+}
+
+impl<'a> Arguments<'a> {
+    fn of(range: Range<'a>) -> Self {
+        // Sequence numbers are above zero.
+        let (last, seq) = range.after.unwrap_or((0, 0));
+        Self {
+            from: Xid(range.from.xmax()),
+            from_xip: range.from.xip_sql(),
+            tables: range.tables,
+            to: Xid(range.to.map_or(u64::MAX, Frontier::xmax)),
+            to_xip: range.to.map_or_else(Vec::new, Frontier::xip_sql),
+            last,
+            seq,
+        }
+    }
+
+    fn each(&self) -> [&(dyn ToSql + Sync); 7] {
+        [&self.from, &self.from_xip, &self.tables, &self.to, &self.to_xip, &self.last, &self.seq]
+    }
+}
+
+/// A row of [`TAIL`] or [`MISSED`] as a change, with its physical table.
 pub(super) fn record<'a>(row: &'a Row, batch: &Arc<Batch>) -> Result<(&'a str, Record), LinkError> {
     let Xid(xid) = row.try_get(0)?;
     let op: i8 = row.try_get(5)?;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join;
+use futures_util::future::join3;
 
 use super::Shared;
 use super::change::{EndReason, Item};
 use super::cursor::{self, Batch, Inside, Position};
-use super::filter::{Images, judge_unfiltered};
+use super::filter::{Filter, Images, judge_unfiltered};
 use super::frontier::Frontier;
 use super::link::{Backoff, LinkError};
 use super::log::{self, Head, Log, Range};
@@ -69,9 +69,11 @@ async fn read(
     let lease = shared.readers.lease().await?;
     // Before the moment is taken: what is not in it comes after this through the queue.
     target.slot.hold();
-    let (begun, head) = join(lease.log.run(log::BEGIN), lease.log.head()).await;
+    let (begun, head, ready) =
+        join3(lease.log.run(log::BEGIN), lease.log.head(), lease.log.run(log::PLAN)).await;
     begun?;
     let head = head?;
+    ready?;
     if let Some(reason) = lost(&head, position) {
         return Err(Stop::Ended(EndReason::Reset(reason.to_owned())));
     }
@@ -116,15 +118,13 @@ async fn send_batch(
 ) -> Result<(), Stop> {
     let tables = [&*target.physical.table];
     let filter = target.slot.filter();
-    let rows = log
-        .changes(Range {
-            from: &batch.base,
-            to: Some(&batch.next),
-            after: position.inside.as_ref().map(|inside| (inside.last, inside.seq)),
-            tables: &tables,
-            filter: filter.map(super::filter::Filter::json),
-        })
-        .await?;
+    let range = Range {
+        from: &batch.base,
+        to: Some(&batch.next),
+        after: position.inside.as_ref().map(|inside| (inside.last, inside.seq)),
+        tables: &tables,
+    };
+    let rows = log.missed(range, filter.map(Filter::json)).await?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = rows.try_next().await? {
         let (_, record) = log::record(&row, batch)?;

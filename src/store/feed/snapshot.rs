@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join3;
+use futures_util::future::join4;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::Shared;
@@ -28,8 +28,8 @@ const OVERHEAD: usize = 128;
 const BEGIN: &str =
     "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_current_snapshot(); SAVEPOINT head";
 
-/// Ends the look at the log. The documents are read with a plan for this table and this filter.
-const DOCUMENTS: &str = "ROLLBACK TO SAVEPOINT head; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL enable_seqscan = on";
+/// Ends the look at the log.
+const LET_GO: &str = "ROLLBACK TO SAVEPOINT head";
 
 /// How far a snapshot came.
 enum Outcome {
@@ -74,10 +74,12 @@ async fn read(
     let lease = shared.readers.lease().await?;
     // Before the moment is taken: what is not in it comes after this through the queue.
     target.slot.hold();
-    let log = &lease.log;
-    let (begun, head, ready) = join3(log.run(BEGIN), log.head(), log.run(DOCUMENTS)).await;
+    let reader = &lease.log;
+    let (begun, head, freed, ready) =
+        join4(reader.run(BEGIN), reader.head(), reader.run(LET_GO), reader.run(log::PLAN)).await;
     begun?;
     let moment = head?.frontier(0);
+    freed?;
     ready?;
     let after = cursor::at(shared.database, &moment).ok_or(LinkError::TooBusy)?;
     let before = cursor::in_snapshot(shared.database);
@@ -89,7 +91,7 @@ async fn read(
         target.physical.quoted
     );
     let arguments = filter.iter().map(|json| (*json as &(dyn ToSql + Sync), Type::JSONB));
-    let rows = log.link.client.query_typed_raw(&statement, arguments).await?;
+    let rows = reader.link.client.query_typed_raw(&statement, arguments).await?;
     let mut rows = std::pin::pin!(rows);
 
     let mut full = outlet.add(Item::Position { cursor: Arc::clone(&before) }, OVERHEAD);
@@ -117,7 +119,7 @@ async fn read(
         };
         full = outlet.add(Item::Snapshot(change), size);
     }
-    log.run(log::COMMIT).await?;
+    reader.run(log::COMMIT).await?;
     lease.give_back();
     let _ = outlet.add(Item::SnapshotEnd { cursor: after }, OVERHEAD);
     match outlet.send().await {

@@ -76,11 +76,10 @@ impl Tailer<'_> {
             to: self.position.inside.as_ref().map(|inside| &inside.next),
             after: self.position.inside.as_ref().map(|inside| (inside.last, inside.seq)),
             tables: &tables,
-            filter: None,
         };
         let rows = async {
             // Nobody listens: only the position moves on.
-            if tables.is_empty() { Ok(None) } else { log.changes(range).await.map(Some) }
+            if tables.is_empty() { Ok(None) } else { log.tail(range).await.map(Some) }
         };
         let moment = join3(log.run(log::BEGIN), log.head(), rows);
         let (begun, head, rows) = timeout(HEAD_DEADLINE, moment).await.map_err(|_| LinkError::TimedOut)?;

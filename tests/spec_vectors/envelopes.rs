@@ -1,0 +1,304 @@
+//! `envelopes.json`: messages with their fields, and messages that no receiver takes.
+
+use super::{assert_generated, document, keys::hex, read, refusals::envelope as message, unhex_of};
+use bytes::Bytes;
+use raystream::wire::{
+    ErrorCode,
+    envelope::{
+        Encoding, Envelope, Event, EventKind, Metadata, OMITTED_OLD, Overflow, RpcCall, RpcError,
+        RpcResponse, Subscribe, Subscribed,
+    },
+};
+
+use serde_json::{Value, json};
+
+pub(crate) fn rpc_call() -> RpcCall {
+    RpcCall {
+        method: "table.set".into(),
+        args: Bytes::from_static(b"{\"table\":\"tasks\",\"id\":\"1\",\"data\":{\"done\":false}}"),
+        deadline_ms: 5_000,
+        idempotency_key: Some([7; 16]),
+        metadata: vec![("trace".into(), "4bf92f35".into()), ("empty".into(), String::new())],
+        ..RpcCall::default()
+    }
+}
+
+fn small(method: &str) -> RpcCall {
+    RpcCall { method: method.into(), ..RpcCall::default() }
+}
+
+pub(crate) fn rpc_response() -> RpcResponse {
+    RpcResponse {
+        result: Bytes::from_static(b"{\"version\":1}"),
+        trailers: vec![("rows".into(), "1".into())],
+        ..RpcResponse::default()
+    }
+}
+
+pub(crate) fn rpc_error() -> RpcError {
+    RpcError {
+        code: ErrorCode::RATE_LIMITED,
+        message: "too many calls in flight".into(),
+        retryable: true,
+        retry_after_ms: 250,
+        details: Bytes::from_static(b"{\"limit\":256}"),
+    }
+}
+
+pub(crate) fn subscribe() -> Subscribe {
+    Subscribe {
+        table: "tasks".into(),
+        filter: Bytes::from_static(b"{\"done\":false}"),
+        cursor: Some("MDAwMQ".into()),
+        snapshot: false,
+        overflow: Overflow::DropOldest,
+        credit: 256,
+    }
+}
+
+pub(crate) fn subscribed() -> Subscribed {
+    Subscribed { cursor: "MDAwMQ".into(), snapshot_end: true }
+}
+
+pub(crate) fn event() -> Event {
+    Event {
+        cursor: "MDAwMg".into(),
+        kind: EventKind::Update,
+        id: "1".into(),
+        data: Some(Bytes::from_static(b"{\"done\":true}")),
+        old: Some(Bytes::from_static(b"{\"done\":false}")),
+        version: 9_007_199_254_740_993,
+        dropped: 3,
+        omitted: 0,
+    }
+}
+
+// The names are those of the schema; bytes in hexadecimal digits, `null` for what is absent.
+
+fn pairs(metadata: &Metadata) -> Value {
+    let pair = |(key, value): &(String, String)| json!({ "key": key, "value": value });
+    metadata.iter().map(pair).collect::<Vec<_>>().into()
+}
+
+fn encoding(encoding: Encoding) -> &'static str {
+    encoding.variant_name().unwrap()
+}
+
+/// A value that can be shown.
+trait Fields: Envelope {
+    const NAME: &'static str;
+    fn fields(&self) -> Value;
+}
+
+impl Fields for RpcCall {
+    const NAME: &'static str = "RpcCall";
+    fn fields(&self) -> Value {
+        json!({
+            "method": self.method,
+            "encoding": encoding(self.encoding),
+            "args": hex(&self.args),
+            "deadline_ms": self.deadline_ms,
+            "idempotency_key": self.idempotency_key.map(|key| hex(&key)),
+            "metadata": pairs(&self.metadata),
+        })
+    }
+}
+
+impl Fields for RpcResponse {
+    const NAME: &'static str = "RpcResponse";
+    fn fields(&self) -> Value {
+        json!({
+            "encoding": encoding(self.encoding),
+            "result": hex(&self.result),
+            "trailers": pairs(&self.trailers),
+        })
+    }
+}
+
+impl Fields for RpcError {
+    const NAME: &'static str = "RpcError";
+    fn fields(&self) -> Value {
+        json!({
+            "code": self.code.0,
+            "message": self.message,
+            "retryable": self.retryable,
+            "retry_after_ms": self.retry_after_ms,
+            "details": hex(&self.details),
+        })
+    }
+}
+
+impl Fields for Subscribe {
+    const NAME: &'static str = "Subscribe";
+    fn fields(&self) -> Value {
+        json!({
+            "table": self.table,
+            "filter": hex(&self.filter),
+            "cursor": self.cursor,
+            "snapshot": self.snapshot,
+            "overflow": self.overflow.variant_name().unwrap(),
+            "credit": self.credit,
+        })
+    }
+}
+
+impl Fields for Subscribed {
+    const NAME: &'static str = "Subscribed";
+    fn fields(&self) -> Value {
+        json!({ "cursor": self.cursor, "snapshot_end": self.snapshot_end })
+    }
+}
+
+impl Fields for Event {
+    const NAME: &'static str = "Event";
+    fn fields(&self) -> Value {
+        json!({
+            "cursor": self.cursor,
+            "kind": self.kind.variant_name().unwrap(),
+            "id": self.id,
+            "data": self.data.as_ref().map(|bytes| hex(bytes)),
+            "old": self.old.as_ref().map(|bytes| hex(bytes)),
+            "version": self.version.to_string(),
+            "dropped": self.dropped.to_string(),
+            "omitted": self.omitted,
+        })
+    }
+}
+
+fn taken<E: Fields + PartialEq + std::fmt::Debug>(name: &'static str, value: &E) -> Value {
+    let bytes = message(value);
+    assert_eq!(&E::decode(&Bytes::copy_from_slice(&bytes)).unwrap(), value);
+    json!({ "name": name, "envelope": E::NAME, "bytes": hex(&bytes), "fields": value.fields() })
+}
+
+fn refused<E: Fields>(name: &'static str, rule: &'static str, bytes: &[u8]) -> Value {
+    let Err(error) = E::decode(&Bytes::copy_from_slice(bytes)) else { panic!("{name} is taken") };
+    json!({
+        "name": name,
+        "envelope": E::NAME,
+        "bytes": hex(bytes),
+        "refused": true,
+        "rule": rule,
+        "reason": error.to_string(),
+    })
+}
+
+/// A call whose idempotency key has 15 bytes.
+fn short_key() -> Vec<u8> {
+    use flatbuffers::FlatBufferBuilder;
+    let mut builder = FlatBufferBuilder::new();
+    let method = builder.create_string("m");
+    let key = builder.create_vector::<u8>(&[7; 15]);
+    let args = raystream_schema::RpcCallArgs {
+        method: Some(method),
+        idempotency_key: Some(key),
+        ..raystream_schema::RpcCallArgs::default()
+    };
+    let table = raystream_schema::RpcCall::create(&mut builder, &args);
+    builder.finish(table, None);
+    builder.finished_data().to_vec()
+}
+
+fn vectors() -> Vec<Value> {
+    let call = message(&rpc_call());
+    let many = vec![("k".to_owned(), "v".to_owned()); 33];
+    let smallest = small("m");
+    vec![
+        taken("call with everything", &rpc_call()),
+        taken("call with nothing but a method", &smallest),
+        taken("call with raw arguments", &RpcCall { encoding: Encoding::Raw, ..rpc_call() }),
+        taken("response", &rpc_response()),
+        taken("response with nothing", &RpcResponse::default()),
+        taken("error", &rpc_error()),
+        taken("error without details", &RpcError { details: Bytes::new(), ..rpc_error() }),
+        taken("subscription from a cursor", &subscribe()),
+        taken(
+            "subscription with a snapshot",
+            &Subscribe {
+                cursor: None,
+                filter: Bytes::new(),
+                snapshot: true,
+                overflow: Overflow::Close,
+                ..subscribe()
+            },
+        ),
+        taken("subscribed", &Subscribed { snapshot_end: false, ..subscribed() }),
+        taken("end of a snapshot", &subscribed()),
+        taken("update", &event()),
+        taken("insert", &Event { kind: EventKind::Insert, old: None, ..event() }),
+        taken("delete", &Event { kind: EventKind::Delete, data: None, ..event() }),
+        taken("update whose old image is left out", &Event { old: None, omitted: OMITTED_OLD, ..event() }),
+        refused::<RpcCall>("empty message", "VAL-1", &[]),
+        refused::<RpcCall>("garbage", "VAL-1", b"this is no envelope"),
+        refused::<RpcCall>("half a call", "VAL-1", &call[..call.len() / 2]),
+        refused::<RpcCall>("offset beyond the end", "VAL-1", &[0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0]),
+        refused::<RpcCall>("response in place of a call", "VAL-1", &message(&RpcResponse::default())),
+        refused::<RpcCall>(
+            "unknown encoding",
+            "VAL-2",
+            &message(&RpcCall { encoding: Encoding(9), ..smallest.clone() }),
+        ),
+        refused::<Subscribe>(
+            "unknown overflow policy",
+            "VAL-2",
+            &message(&Subscribe { overflow: Overflow(9), ..subscribe() }),
+        ),
+        refused::<Event>(
+            "unknown kind of event",
+            "VAL-2",
+            &message(&Event { kind: EventKind(9), ..event() }),
+        ),
+        refused::<RpcCall>("method of 129 bytes", "VAL-3", &message(&small(&"m".repeat(129)))),
+        refused::<Subscribe>(
+            "table of 129 bytes",
+            "VAL-3",
+            &message(&Subscribe { table: "t".repeat(129), ..subscribe() }),
+        ),
+        refused::<RpcCall>(
+            "33 entries of metadata",
+            "VAL-3",
+            &message(&RpcCall { metadata: many.clone(), ..smallest.clone() }),
+        ),
+        refused::<RpcResponse>(
+            "33 entries of trailers",
+            "VAL-3",
+            &message(&RpcResponse { trailers: many, ..RpcResponse::default() }),
+        ),
+        refused::<RpcCall>(
+            "metadata key of 1,025 bytes",
+            "VAL-3",
+            &message(&RpcCall { metadata: vec![("k".repeat(1_025), String::new())], ..smallest }),
+        ),
+        refused::<RpcCall>("idempotency key of 15 bytes", "VAL-3", &short_key()),
+        refused::<Subscribed>(
+            "cursor of 4,097 bytes",
+            "VAL-3",
+            &message(&Subscribed { cursor: "c".repeat(4_097), ..subscribed() }),
+        ),
+    ]
+}
+
+#[test]
+fn envelopes_json_is_what_the_code_does() {
+    assert_generated("proto-spec/vectors/envelopes.json", &document(&vectors()));
+}
+
+#[test]
+fn envelopes_json_reads_back() {
+    let mut seen = 0;
+    for vector in read("envelopes.json") {
+        let bytes = Bytes::from(unhex_of(&vector["bytes"]));
+        let is_taken = match vector["envelope"].as_str().unwrap() {
+            "RpcCall" => RpcCall::decode(&bytes).is_ok(),
+            "RpcResponse" => RpcResponse::decode(&bytes).is_ok(),
+            "RpcError" => RpcError::decode(&bytes).is_ok(),
+            "Subscribe" => Subscribe::decode(&bytes).is_ok(),
+            "Subscribed" => Subscribed::decode(&bytes).is_ok(),
+            "Event" => Event::decode(&bytes).is_ok(),
+            other => panic!("no envelope {other}"),
+        };
+        assert_eq!(is_taken, vector["refused"] != true, "{}", vector["name"]);
+        seen += 1;
+    }
+    assert_eq!(seen, 30);
+}
