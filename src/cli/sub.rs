@@ -129,7 +129,7 @@ fn tell(status: &Status, is_lost: &mut bool, output: &Output) {
     match status {
         Status::Reconnecting { error, .. } if !*is_lost => {
             *is_lost = true;
-            output.note(format!("{error}; trying again until it is back"));
+            output.note(format!("the connection was lost: {}; trying again until it is back", error.reason));
         }
         Status::Connected(_) if *is_lost => {
             *is_lost = false;
