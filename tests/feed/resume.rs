@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use raystream::store::feed::{Item, Subscription};
+use tokio::time::timeout;
 
 use crate::load::Load;
-use crate::world::{Copy, World, after, cursor_of, live, until_id, versions, with_snapshot};
+use crate::world::{Copy, PATIENCE, World, after, cursor_of, live, until_id, versions, with_snapshot};
 
 /// The versions by document, in the order in which they came.
 fn by_document(items: &[Item]) -> BTreeMap<String, Vec<i64>> {
@@ -147,6 +148,41 @@ async fn a_quiet_subscription_says_its_position_while_others_write() {
         |item| matches!(item, Item::Position { cursor } if *cursor != first),
     );
     assert_eq!(versions(&items.await), [("a".to_owned(), 1), ("end".to_owned(), 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_in_the_middle_of_a_batch_takes_nothing_back() {
+    const COUNT: usize = 20_000;
+    let world = World::new().await;
+    let at_every_occasion = |options: &mut raystream::store::feed::FeedOptions| {
+        options.position_every = Some(std::time::Duration::ZERO);
+        (options.queue_events, options.queue_bytes) = (usize::MAX, usize::MAX);
+    };
+    let feed = world.feed_with(at_every_occasion).await;
+    let mut subscription = live(&feed).await;
+    let client = world.client().await;
+    let fill = format!(
+        "INSERT INTO {} (id, data) SELECT 'd' || n, to_jsonb(n) FROM generate_series(1, {COUNT}) AS n",
+        world.t
+    );
+    client.batch_execute(&fill).await.expect("the table is filled");
+    world.set(&client, "end", "1").await;
+    // All at once, so that the queue is empty again and again while the batch goes on.
+    let mut items = Vec::new();
+    let ended = |items: &[Item]| match items {
+        [.., Item::Event(change), Item::Position { .. }] => &*change.id == "end",
+        _ => false,
+    };
+    while !ended(&items) {
+        items.extend(timeout(PATIENCE, subscription.next(COUNT)).await.expect("there is more"));
+    }
+    let places = items.iter().enumerate().filter(|(_, item)| matches!(item, Item::Position { .. }));
+    world.set(&client, "later", "1").await;
+    for (place, item) in places {
+        let cursor = cursor_of(item).expect("a position has a cursor");
+        let rest = until_id(&mut after(&feed, &cursor).await, "later").await;
+        assert_eq!(versions(&rest).len(), versions(&items[place..]).len() + 1, "after item {place}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,8 +41,11 @@ pub struct Maintained {
     pub emptied: usize,
 }
 
-/// One daemon at a time does this; the others have nothing to do. The key is "raystrm" and a number, in ASCII.
-const ONE_AT_A_TIME: &str = "SELECT pg_try_advisory_lock(8241996650170510641)";
+/// One daemon at a time does this; the others have nothing to do. The key is "raystrm" in ASCII, and the number 1.
+const ONE_AT_A_TIME: &str = "SELECT pg_try_advisory_lock(8242002329846574337)";
+
+/// The end of the turn. The end of the session would do it too, but Postgres may take its time with that.
+const NEXT_ONE: &str = "SELECT pg_advisory_unlock(8242002329846574337)";
 
 /// Hours of which there is no partition yet, from now on to some hours ahead: a daemon that is down for less finds its
 /// partitions ready, and a write by psql meanwhile has one.
@@ -81,6 +84,7 @@ pub(super) async fn maintain(link: &Link, retention: Retention) -> Result<Mainta
     }
     let made = make(link).await?;
     let emptied = collect(link, retention).await?;
+    link.client.batch_execute(NEXT_ONE).await?;
     Ok(Maintained { made, emptied })
 }
 

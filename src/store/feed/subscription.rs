@@ -61,6 +61,19 @@ struct Live {
     joined: bool,
     /// The batch that `since` lies inside of, as the tailer has it and from `since` on.
     straddled: Option<(Arc<Batch>, Arc<Batch>)>,
+    /// The end of the batch of the last change. It is given out before the hub says that its batch is complete.
+    begun: Option<Frontier>,
+}
+
+impl Live {
+    fn new(since: Frontier) -> Self {
+        Self { since, joined: false, straddled: None, begun: None }
+    }
+
+    /// Whether everything that was given out is in a frontier.
+    fn is_within(&self, published: &Frontier) -> bool {
+        self.since.is_within(published) && self.begun.as_ref().is_none_or(|end| end.is_within(published))
+    }
 }
 
 /// The items of one subscription. Dropping it ends it.
@@ -96,7 +109,7 @@ impl Subscription {
         self.stage = match start {
             Start::Live(since) => {
                 self.told = Some(since.clone());
-                Stage::Live(Live { since, joined: false, straddled: None })
+                Stage::Live(Live::new(since))
             }
             start => Stage::Waiting(start),
         };
@@ -139,7 +152,7 @@ impl Subscription {
             Start::After(position) => {
                 self.read(|outlet| tokio::spawn(replay(shared, target, position, outlet)));
             }
-            Start::Live(since) => self.stage = Stage::Live(Live { since, joined: false, straddled: None }),
+            Start::Live(since) => self.stage = Stage::Live(Live::new(since)),
             Start::Ended(reason) => self.end(reason),
         }
     }
@@ -154,7 +167,7 @@ impl Subscription {
             Some(Piece::Items(items)) => items.into_iter().for_each(|item| self.give(item)),
             Some(Piece::Done(moment)) if self.target.slot.go_live(&moment) => {
                 self.told = Some(moment.clone());
-                self.stage = Stage::Live(Live { since: moment, joined: false, straddled: None });
+                self.stage = Stage::Live(Live::new(moment));
             }
             // The queue overran during the read: what it let go is in the log.
             Some(Piece::Done(moment)) => {
@@ -194,6 +207,7 @@ impl Subscription {
         let record = &queued.record;
         let batch = &record.batch;
         live.joined = live.joined || live.since.is_within(&batch.base);
+        live.begun = Some(batch.next.clone());
         let cursor = if live.joined {
             record.cursor()
         } else {
@@ -225,7 +239,7 @@ impl Subscription {
         // In this order: what was published up to `published` was queued before, so with an empty queue it was given out.
         let published = self.shared.hub.published();
         let Stage::Live(live) = &self.stage else { return };
-        let news = self.told.as_ref() != Some(&published) && live.since.is_within(&published);
+        let news = self.told.as_ref() != Some(&published) && live.is_within(&published);
         if !news || !self.target.slot.is_drained() {
             return;
         }
