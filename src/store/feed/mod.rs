@@ -12,7 +12,7 @@
 //! a transaction may get its id first and write a row last.)
 //!
 //! # Position
-//! A position is a [frontier](frontier::Frontier), the set of transactions that a reader has; or, inside a batch, two
+//! A position is a frontier, the set of transactions that a reader has; or, inside a batch, two
 //! frontiers and a place between them. A cursor is a position as text. It is good on every daemon of the database.
 //!
 //! # The beginning of a subscription
