@@ -12,6 +12,7 @@ mod http;
 pub mod key_file;
 mod listener;
 pub mod logging;
+mod messages;
 mod shared;
 mod subscriptions;
 mod transport;

@@ -1,0 +1,82 @@
+//! From what the floors below say to the messages of the wire.
+
+use crate::{
+    rpc::Status,
+    store::{
+        Json,
+        feed::{Change, ChangeKind, EndReason},
+    },
+    wire::{
+        ErrorCode,
+        envelope::{self, EventKind, RpcError},
+        limits::MESSAGE_MAX,
+    },
+};
+use bytes::Bytes;
+
+/// What an EVENT needs beside its images and its cursor: the id and the table itself.
+const EVENT_OVERHEAD: usize = 8 * 1024;
+
+/// The error message of a failure.
+pub(super) fn rpc_error(status: Status) -> RpcError {
+    let retry_after = status.retry_after.unwrap_or_default();
+    RpcError {
+        code: status.code,
+        retryable: status.code.is_retryable(),
+        retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX),
+        message: status.message.into_owned(),
+        details: status.details.unwrap_or_default(),
+    }
+}
+
+/// Why a subscription ended, and where to go on.
+pub(super) fn end_status(reason: EndReason, cursor: Option<&str>) -> Status {
+    let status = match reason {
+        EndReason::Lagged => {
+            Status::new(ErrorCode::LAGGED, "the subscriber fell behind; subscribe again from the last cursor")
+        }
+        EndReason::Reset(reason) => Status::new(ErrorCode::RESET, reason),
+        EndReason::TableDropped => Status::new(ErrorCode::NOT_FOUND, "the table was dropped"),
+        EndReason::Unavailable => {
+            Status::new(ErrorCode::SERVICE_UNAVAILABLE, "the change log cannot be read now; subscribe again")
+        }
+        EndReason::ShuttingDown => Status::new(ErrorCode::GOING_AWAY, "the server is shutting down"),
+    };
+    match cursor {
+        // A cursor is base64url text, so it needs no escaping.
+        Some(cursor) => status.with_details(Bytes::from(format!("{{\"cursor\":\"{cursor}\"}}"))),
+        None => status,
+    }
+}
+
+/// The message of a change. Images that do not fit a message are left out, `old` first, and the message says so.
+pub(super) fn event_message(change: Change) -> envelope::Event {
+    let kind = match change.kind {
+        ChangeKind::Snapshot => EventKind::Snapshot,
+        ChangeKind::Insert => EventKind::Insert,
+        ChangeKind::Update => EventKind::Update,
+        ChangeKind::Delete => EventKind::Delete,
+        ChangeKind::Enter => EventKind::Enter,
+        ChangeKind::Leave => EventKind::Leave,
+    };
+    let (mut data, mut old) = (change.data.map(Json::into_bytes), change.old.map(Json::into_bytes));
+    let len = |image: &Option<Bytes>| image.as_ref().map_or(0, Bytes::len);
+    let room = MESSAGE_MAX - EVENT_OVERHEAD - change.cursor.len();
+    let mut omitted = 0;
+    if len(&data) + len(&old) > room && old.take().is_some() {
+        omitted |= envelope::OMITTED_OLD;
+    }
+    if len(&data) > room && data.take().is_some() {
+        omitted |= envelope::OMITTED_DATA;
+    }
+    envelope::Event {
+        cursor: change.cursor.to_string(),
+        kind,
+        id: change.id.to_string(),
+        data,
+        old,
+        version: u64::try_from(change.version).unwrap_or(0),
+        dropped: change.dropped,
+        omitted,
+    }
+}
