@@ -15,7 +15,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 impl Connection {
-    /// Client: makes a call; its stream answers with [`Event::Response`] or [`Event::Error`].
+    /// Client: makes a call; its stream answers with `Event::Response` or `Event::Error`.
     ///
     /// # Errors
     /// Not open, too many calls, or a message over its limit.
@@ -29,7 +29,7 @@ impl Connection {
         Self::send_opening(session, stream, FrameType::RPC_CALL, call)
     }
 
-    /// Client: subscribes; its stream answers with [`Event::Subscribed`], [`Event::Item`]s and at last [`Event::Error`].
+    /// Client: subscribes; its stream answers with `Event::Subscribed`, `Event::Item`s and at last `Event::Error`.
     ///
     /// # Errors
     /// As [`call`](Self::call).
@@ -67,7 +67,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Client: ends a subscription. [`Event::Error`] with CANCELLED confirms it; items that were under way come before.
+    /// Client: ends a subscription. `Event::Error` with CANCELLED confirms it; items that were under way come before.
     ///
     /// # Errors
     /// Not open, or no such subscription, or one that was ended before.
