@@ -241,6 +241,7 @@ mod tests {
             version: 3,
             dropped: 0,
             omitted: 0,
+            lag: 0,
         };
         let text = line(event.clone());
         assert_eq!(text.matches('\n').count(), 1);

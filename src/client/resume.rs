@@ -331,6 +331,7 @@ mod tests {
             version: 1,
             dropped: 0,
             omitted: 0,
+            lag: 0,
         }
     }
 

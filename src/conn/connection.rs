@@ -151,6 +151,17 @@ impl Connection {
         }
     }
 
+    /// Items that may be sent on a call now; `None` when there is no such call, or it takes none (any more).
+    pub fn call_credit(&self, stream: u32) -> Option<u32> {
+        match &self.phase {
+            Phase::Open(session) => match &session.side {
+                Side::Server(streams) => streams.call_credit(stream),
+                Side::Client(streams) => streams.call_credit(stream),
+            },
+            _ => None,
+        }
+    }
+
     // From outside.
 
     /// Takes bytes of the transport off the front of `input`: whole records, as many as there are.

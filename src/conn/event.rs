@@ -4,9 +4,10 @@ use crate::noise::PublicKey;
 use crate::wire::{
     Suite,
     control::GoAway,
-    envelope::{Event as EventMessage, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
+    envelope::{Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
     handshake::ServerHello,
 };
+use bytes::Bytes;
 use std::time::Duration;
 
 /// The other end, once it has proved what it is.
@@ -36,8 +37,14 @@ pub enum Event {
     Cancelled(u32),
     /// Server: a subscription to serve with `send_subscribed` and `send_event`.
     Subscribe(u32, Subscribe),
-    /// Server: the subscription got credit.
+    /// Server: an event for a topic, to answer like a call.
+    Publish(u32, Publish),
+    /// The peer gave credit: for a subscription (server), or for the items of a call (either side).
     Credit(u32),
+    /// An item of a call's stream.
+    Data(u32, Bytes),
+    /// Server: the client has no more items for this call.
+    DataEnd(u32),
     /// Server: the subscriber wants no more; answered already.
     Unsubscribed(u32),
     /// Client: the answer to a call.

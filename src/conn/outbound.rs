@@ -3,7 +3,7 @@
 
 use crate::wire::{
     FrameType,
-    frame::{FLAG_MORE, Frame},
+    frame::{FLAG_END, FLAG_MORE, Frame},
     limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
@@ -16,6 +16,8 @@ struct Queued {
     frame_type: FrameType,
     message: Bytes,
     sent: usize,
+    /// Of its last frame.
+    flags: u8,
     /// Whether it made its stream busy.
     holds_stream: bool,
 }
@@ -32,7 +34,7 @@ impl Queued {
 
     /// Whether it opens a stream: the numbers of streams have to go up in the order of their first frames.
     fn opens_stream(&self) -> bool {
-        matches!(self.frame_type, FrameType::RPC_CALL | FrameType::SUBSCRIBE)
+        matches!(self.frame_type, FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH)
     }
 }
 
@@ -65,7 +67,24 @@ impl Outbound {
     /// Queues a message.
     pub(super) fn push(&mut self, stream: u32, frame_type: FrameType, message: Bytes) {
         self.bytes += message.len();
-        let mut queued = Queued { stream, frame_type, message, sent: 0, holds_stream: false };
+        self.enqueue(Queued { stream, frame_type, message, sent: 0, flags: 0, holds_stream: false });
+    }
+
+    /// Queues the end of a stream's items, behind them.
+    pub(super) fn push_end(&mut self, stream: u32) {
+        let (frame_type, flags) = (FrameType::RPC_DATA, FLAG_END);
+        self.enqueue(Queued {
+            stream,
+            frame_type,
+            message: Bytes::new(),
+            sent: 0,
+            flags,
+            holds_stream: false,
+        });
+    }
+
+    fn enqueue(&mut self, mut queued: Queued) {
+        let stream = queued.stream;
         if let Some(behind) = self.behind.get_mut(&stream) {
             behind.push_back(queued);
         } else if queued.is_long() || (queued.opens_stream() && !self.waiting.is_empty()) {
@@ -121,7 +140,7 @@ impl Outbound {
 
     fn pop_frame(&mut self, queued: &mut Queued, len: usize, plaintext: &mut Vec<u8>) {
         let end = queued.sent + len;
-        let flags = if end < queued.message.len() { FLAG_MORE } else { 0 };
+        let flags = if end < queued.message.len() { FLAG_MORE } else { queued.flags };
         let payload = &queued.message[queued.sent..end];
         Frame { frame_type: queued.frame_type, flags, stream: queued.stream, payload }.encode(plaintext);
         queued.sent = end;

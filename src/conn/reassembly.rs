@@ -18,6 +18,13 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
+    /// Drops what came of a message of a stream that is closed.
+    pub(super) fn forget(&mut self, stream: u32) {
+        if let Some((_, message)) = self.partial.remove(&stream) {
+            self.bytes -= message.len();
+        }
+    }
+
     /// Takes a frame; gives the message when the frame ends it.
     pub(super) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Bytes>, ConnectionError> {
         if !frame.has_more() && self.partial.is_empty() {
@@ -66,6 +73,15 @@ mod tests {
         assert_eq!(reassembly.recv(&frame(1, false, b"c")), Ok(Some(Bytes::from_static(b"abc"))));
         assert_eq!(reassembly.recv(&frame(3, false, b"z")), Ok(Some(Bytes::from_static(b"xyz"))));
         assert_eq!(reassembly.bytes, 0);
+    }
+
+    #[test]
+    fn a_message_of_a_closed_stream_takes_no_room() {
+        let mut reassembly = Reassembly::default();
+        assert_eq!(reassembly.recv(&frame(1, true, b"ab")), Ok(None));
+        reassembly.forget(1);
+        reassembly.forget(3);
+        assert_eq!((reassembly.bytes, reassembly.partial.len()), (0, 0));
     }
 
     #[test]

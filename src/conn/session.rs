@@ -90,6 +90,11 @@ impl Session {
         self.unproved.is_none()
     }
 
+    /// The longest message that the peer takes.
+    pub(super) fn message_max(&self) -> usize {
+        self.message_max
+    }
+
     /// Decrypts one record and takes its frames. `Ok(Some)` is the peer's CLOSE.
     pub(super) fn handle_record(
         &mut self,
@@ -108,9 +113,6 @@ impl Session {
         }
         while !reader.is_empty() {
             let frame = Frame::decode(&mut reader)?;
-            if frame.frame_type.is_reserved() {
-                return Err(ConnectionError::Protocol("a frame type that is reserved"));
-            }
             if frame.frame_type == FrameType::CLOSE {
                 let close = Close::decode(frame.payload)?;
                 reader.finish("CLOSE")?;
@@ -142,7 +144,10 @@ impl Session {
             Received::Nothing => None,
             Received::Call(stream, call) => Some(Event::Call(stream, call)),
             Received::Subscribe(stream, subscribe) => Some(Event::Subscribe(stream, subscribe)),
+            Received::Publish(stream, publish) => Some(Event::Publish(stream, publish)),
             Received::Credit(stream) => Some(Event::Credit(stream)),
+            Received::Data(stream, item) => Some(Event::Data(stream, item)),
+            Received::DataEnd(stream) => Some(Event::DataEnd(stream)),
             Received::Cancel(stream) => {
                 self.budget.debit(now)?;
                 Some(Event::Cancelled(stream))

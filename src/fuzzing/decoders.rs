@@ -9,7 +9,9 @@ use crate::{
     wire::{
         FrameType, Reader, Suite,
         control::{Close, Credit, GoAway, Heartbeat},
-        envelope::{Envelope, Event as EventMessage, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
+        envelope::{
+            Envelope, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
+        },
         frame::Frame,
         handshake::{Init, ServerHello, decode_refusal, encode_refusal, noise_message_1_len},
         limits::FRAME_PAYLOAD_MAX,
@@ -130,13 +132,14 @@ fn control(frame_type: FrameType, payload: &[u8]) {
 pub fn envelope(data: &[u8]) {
     let Some((pick, message)) = data.split_first() else { return };
     let message = Bytes::copy_from_slice(message);
-    match pick % 6 {
+    match pick % 7 {
         0 => read_write_read::<RpcCall>(&message),
         1 => read_write_read::<RpcResponse>(&message),
         2 => read_write_read::<RpcError>(&message),
         3 => read_write_read::<Subscribe>(&message),
         4 => read_write_read::<Subscribed>(&message),
-        _ => read_write_read::<EventMessage>(&message),
+        5 => read_write_read::<EventMessage>(&message),
+        _ => read_write_read::<Publish>(&message),
     }
 }
 

@@ -13,7 +13,8 @@ use crate::{
     wire::{
         ErrorCode, Suite,
         envelope::{
-            Event as Item, EventKind, Overflow, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
+            CLIENT_ITEMS, Event as Item, EventKind, Overflow, RpcCall, RpcError, RpcResponse, SERVER_ITEMS,
+            Subscribe, Subscribed,
         },
         limits::{CALLS_MAX, PARTIAL_STREAMS_MAX, SUBSCRIPTIONS_MAX},
     },
@@ -63,6 +64,18 @@ struct Stream {
     /// Items that were sent and did not arrive.
     items: VecDeque<Item>,
     credit: u64,
+    /// Items of a call that were sent by the client, and by the server, and did not arrive.
+    up: VecDeque<Bytes>,
+    down: VecDeque<Bytes>,
+}
+
+impl Stream {
+    fn items(&mut self, to: End) -> &mut VecDeque<Bytes> {
+        match to {
+            End::Client => &mut self.down,
+            End::Server => &mut self.up,
+        }
+    }
 }
 
 /// A stream that the server's application has and may answer.
@@ -179,6 +192,23 @@ impl Machine {
                     self.end_service(stream, None);
                 }
             }
+            Operation::SendItem(from, index, len) => self.send_item(from, index, len),
+            Operation::EndItems(index) => {
+                if let Some(stream) = self.opened(index, false) {
+                    // A second time, and after a cancel, there is nothing to end.
+                    let _misuse = self.client.connection.end_data(stream);
+                }
+            }
+            Operation::CallCredit(of, index, items) => {
+                let stream = match of {
+                    End::Client => self.opened(index, false),
+                    End::Server => self.served(index, false),
+                };
+                if let (Some(stream), Some(items)) = (stream, NonZeroU32::new(items)) {
+                    // More than fits is refused here, and never sent.
+                    let _misuse = self.side(of).connection.credit(stream, items);
+                }
+            }
             Operation::GoAway => {
                 self.expect(End::Server, |c| c.go_away(ErrorCode::GOING_AWAY, Duration::ZERO));
             }
@@ -224,7 +254,9 @@ impl Machine {
             return;
         }
         let args = fill(self.streams.len(), len);
-        let call = RpcCall { method: "m".into(), args: args.clone(), ..RpcCall::default() };
+        let streams = CLIENT_ITEMS | SERVER_ITEMS;
+        let call =
+            RpcCall { method: "m".into(), args: args.clone(), streams, credit: 2, ..RpcCall::default() };
         if let Ok(stream) = self.client.connection.call(&call) {
             assert!(self.streams.insert(stream, Stream { args, ..Stream::default() }).is_none());
         }
@@ -289,6 +321,7 @@ impl Machine {
             version: served.items_sent,
             dropped: 0,
             omitted: 0,
+            lag: 0,
         };
         match self.server.connection.send_event(stream, &item) {
             Ok(()) => {
@@ -302,6 +335,37 @@ impl Machine {
             Err(ApiMisuse::NoCredit | ApiMisuse::NotSubscribed | ApiMisuse::MessageTooLarge) => {}
             Err(other) => panic!("{other}"),
         }
+    }
+
+    fn send_item(&mut self, from: End, index: usize, len: usize) {
+        let (stream, to) = match from {
+            End::Client => (self.opened(index, false), End::Server),
+            End::Server => (self.served(index, false), End::Client),
+        };
+        let Some(stream) = stream else { return };
+        if !self.may_send(len) {
+            return;
+        }
+        let item = fill(len, len);
+        let connection = &mut self.side(from).connection;
+        let is_over = connection.end().is_some();
+        match connection.send_data(stream, item.clone()) {
+            Ok(()) => {
+                if let Some(known) = self.streams.get_mut(&stream) {
+                    known.items(to).push_back(item);
+                }
+            }
+            Err(ApiMisuse::NotOpen) => assert!(is_over),
+            Err(ApiMisuse::NoCredit | ApiMisuse::NoSuchStream | ApiMisuse::MessageTooLarge) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    /// An item of a call arrived.
+    fn on_data(&mut self, to: End, stream: u32, item: &Bytes) {
+        let is_honest = self.is_honest;
+        let expected = self.streams.get_mut(&stream).and_then(|known| known.items(to).pop_front());
+        assert!(!is_honest || expected.as_ref() == Some(item), "another item on {stream}");
     }
 
     fn deliver(&mut self, end: End, len: usize) {
@@ -413,8 +477,15 @@ impl Machine {
             Event::Cancelled(stream) => {
                 assert!(self.served.get(&stream).is_some_and(|served| !served.is_subscription));
             }
-            Event::Credit(stream) => {
-                assert!(self.served.get(&stream).is_some_and(|served| served.is_subscription));
+            Event::Credit(stream) | Event::DataEnd(stream) => assert!(self.served.contains_key(&stream)),
+            Event::Data(stream, item) => {
+                assert!(self.served.contains_key(&stream));
+                self.on_data(End::Server, stream, &item);
+            }
+            Event::Publish(stream, _) => {
+                assert!(!self.is_honest, "an event that nobody published");
+                let served = Served { is_subscription: false, items_sent: 0 };
+                assert!(self.served.insert(stream, served).is_none(), "an event came twice");
             }
             Event::Unsubscribed(stream) => {
                 assert!(self.served.remove(&stream).is_some_and(|served| served.is_subscription));
@@ -431,6 +502,11 @@ impl Machine {
             | Event::Error(stream, _)
             | Event::Subscribed(stream, _)
             | Event::Item(stream, _) => *stream,
+            Event::Data(stream, item) => {
+                self.on_data(End::Client, *stream, item);
+                *stream
+            }
+            Event::Credit(stream) => *stream,
             Event::Connected(..) | Event::GoAway(_) | Event::HeartbeatEcho(_) => return,
             other => panic!("not an event of a client: {other:?}"),
         };
@@ -438,7 +514,8 @@ impl Machine {
         assert!(!is_honest || !known.is_over, "an event after the last one");
         match event {
             Event::Response(_, response) => {
-                assert!(!is_honest || known.answer == Some(Ok(response.result)), "another answer");
+                let is_right = known.answer == Some(Ok(response.result)) && known.down.is_empty();
+                assert!(!is_honest || is_right, "another answer");
                 known.is_over = true;
             }
             Event::Error(_, error) => {
@@ -454,7 +531,8 @@ impl Machine {
                 let expected = known.items.pop_front();
                 assert!(!is_honest || expected == Some(item), "another item");
             }
-            _ => assert!(!is_honest || known.is_subscription),
+            Event::Subscribed(..) => assert!(!is_honest || known.is_subscription),
+            _ => assert!(!is_honest || !known.is_subscription),
         }
     }
 

@@ -32,6 +32,12 @@ pub(super) enum Operation {
         len: usize,
     },
     EndSubscription(usize),
+    /// An item of a call, from this end.
+    SendItem(End, usize, usize),
+    /// The client has no more items for a call.
+    EndItems(usize),
+    /// This end lets the other send more items of a call.
+    CallCredit(End, usize, u32),
     GoAway,
     Heartbeat(End),
     /// Brings so many bytes that are under way to their end.
@@ -96,7 +102,7 @@ impl Iterator for Operations<'_> {
     type Item = Operation;
 
     fn next(&mut self) -> Option<Operation> {
-        Some(match self.u8()? % 18 {
+        Some(match self.u8()? % 21 {
             0 => Operation::Call(self.len()?),
             1 => Operation::Subscribe { credit: self.credit()? },
             2 => Operation::Cancel(self.index()?),
@@ -114,7 +120,10 @@ impl Iterator for Operations<'_> {
             14 => Operation::Close(self.end()?),
             15 => Operation::Eof(self.end()?),
             16 => Operation::InjectPlaintext(self.end()?, self.bytes()?),
-            _ => Operation::InjectBytes(self.end()?, self.bytes()?),
+            17 => Operation::InjectBytes(self.end()?, self.bytes()?),
+            18 => Operation::SendItem(self.end()?, self.index()?, self.len()?),
+            19 => Operation::EndItems(self.index()?),
+            _ => Operation::CallCredit(self.end()?, self.index()?, self.credit()?),
         })
     }
 }

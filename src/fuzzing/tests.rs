@@ -11,9 +11,10 @@ use crate::{
         ErrorCode, FrameType, Suite,
         control::{Close, Credit, GoAway, Heartbeat},
         envelope::{
-            Envelope, Event, EventKind, Overflow, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
+            Envelope, Event, EventKind, Overflow, Publish, RpcCall, RpcError, RpcResponse, Subscribe,
+            Subscribed,
         },
-        frame::{FLAG_ACK, FLAG_MORE, Frame},
+        frame::{FLAG_ACK, FLAG_END, FLAG_MORE, Frame},
         handshake::ServerHello,
     },
 };
@@ -188,6 +189,7 @@ fn event() -> Event {
         version: 2,
         dropped: 0,
         omitted: 0,
+        lag: 0,
     }
 }
 
@@ -209,6 +211,15 @@ fn envelopes() -> Vec<(&'static str, Vec<u8>)> {
         ("subscribe", message(&subscribe())),
         ("subscribed", message(&Subscribed { cursor: "cursor".into(), snapshot_end: true })),
         ("event", message(&event())),
+        (
+            "publish",
+            message(&Publish {
+                topic: "weather".into(),
+                data: Bytes::from_static(b"{}"),
+                idempotency_key: Some([9; 16]),
+                ..Publish::default()
+            }),
+        ),
     ]
 }
 
@@ -290,10 +301,11 @@ fn frame_seeds() -> Vec<(String, Vec<u8>)> {
         ("rpc_cancel", frame(F::RPC_CANCEL, 0, 1, &[])),
         ("unsubscribe", frame(F::UNSUBSCRIBE, 0, 1, &[])),
         ("fragment", frame(F::RPC_RESPONSE, FLAG_MORE, 1, b"the first part")),
-        ("rpc_data", frame(F::RPC_DATA, 0, 1, b"reserved")),
-        ("publish", frame(F::PUBLISH, 0, 1, b"reserved")),
+        ("rpc_data", frame(F::RPC_DATA, 0, 1, b"an item")),
+        ("rpc_data_end", frame(F::RPC_DATA, FLAG_END, 1, &[])),
     ];
-    let types = [F::RPC_CALL, F::RPC_RESPONSE, F::RPC_ERROR, F::SUBSCRIBE, F::SUBSCRIBED, F::EVENT];
+    let types =
+        [F::RPC_CALL, F::RPC_RESPONSE, F::RPC_ERROR, F::SUBSCRIBE, F::SUBSCRIBED, F::EVENT, F::PUBLISH];
     for (frame_type, (name, payload)) in types.into_iter().zip(envelopes()) {
         seeds.push((name, frame(frame_type, 0, 1, &payload)));
     }

@@ -99,12 +99,15 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Encoding {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_OVERFLOW: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_OVERFLOW: u8 = 1;
+pub const ENUM_MAX_OVERFLOW: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_OVERFLOW: [Overflow; 2] = [
+pub const ENUM_VALUES_OVERFLOW: [Overflow; 5] = [
   Overflow::Close,
   Overflow::DropOldest,
+  Overflow::Block,
+  Overflow::Conflate,
+  Overflow::Resnapshot,
 ];
 
 /// What a subscription does when its reader falls behind.
@@ -115,18 +118,27 @@ pub struct Overflow(pub u8);
 impl Overflow {
   pub const Close: Self = Self(0);
   pub const DropOldest: Self = Self(1);
+  pub const Block: Self = Self(2);
+  pub const Conflate: Self = Self(3);
+  pub const Resnapshot: Self = Self(4);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 1;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Close,
     Self::DropOldest,
+    Self::Block,
+    Self::Conflate,
+    Self::Resnapshot,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
     match self {
       Self::Close => Some("Close"),
       Self::DropOldest => Some("DropOldest"),
+      Self::Block => Some("Block"),
+      Self::Conflate => Some("Conflate"),
+      Self::Resnapshot => Some("Resnapshot"),
       _ => None,
     }
   }
@@ -184,19 +196,21 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Overflow {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_EVENT_KIND: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_EVENT_KIND: u8 = 5;
+pub const ENUM_MAX_EVENT_KIND: u8 = 6;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_EVENT_KIND: [EventKind; 6] = [
+pub const ENUM_VALUES_EVENT_KIND: [EventKind; 7] = [
   EventKind::Snapshot,
   EventKind::Insert,
   EventKind::Update,
   EventKind::Delete,
   EventKind::Enter,
   EventKind::Leave,
+  EventKind::Publish,
 ];
 
-/// What happened to a document, judged against the subscription's filter before and after the change.
+/// What happened to a document, judged against the subscription's filter before and after the change; or an event that
+/// was published to a topic.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
 pub struct EventKind(pub u8);
@@ -208,9 +222,10 @@ impl EventKind {
   pub const Delete: Self = Self(3);
   pub const Enter: Self = Self(4);
   pub const Leave: Self = Self(5);
+  pub const Publish: Self = Self(6);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 6;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Snapshot,
     Self::Insert,
@@ -218,6 +233,7 @@ impl EventKind {
     Self::Delete,
     Self::Enter,
     Self::Leave,
+    Self::Publish,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -228,6 +244,7 @@ impl EventKind {
       Self::Delete => Some("Delete"),
       Self::Enter => Some("Enter"),
       Self::Leave => Some("Leave"),
+      Self::Publish => Some("Publish"),
       _ => None,
     }
   }
@@ -420,6 +437,9 @@ impl<'a> RpcCall<'a> {
   pub const VT_DEADLINE_MS: ::flatbuffers::VOffsetT = 10;
   pub const VT_IDEMPOTENCY_KEY: ::flatbuffers::VOffsetT = 12;
   pub const VT_METADATA: ::flatbuffers::VOffsetT = 14;
+  pub const VT_STREAMS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_CREDIT: ::flatbuffers::VOffsetT = 18;
+  pub const VT_TIMES: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -431,11 +451,14 @@ impl<'a> RpcCall<'a> {
     args: &'args RpcCallArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RpcCall<'bldr>> {
     let mut builder = RpcCallBuilder::new(_fbb);
+    builder.add_credit(args.credit);
     if let Some(x) = args.metadata { builder.add_metadata(x); }
     if let Some(x) = args.idempotency_key { builder.add_idempotency_key(x); }
     builder.add_deadline_ms(args.deadline_ms);
     if let Some(x) = args.args { builder.add_args(x); }
     if let Some(x) = args.method { builder.add_method(x); }
+    builder.add_times(args.times);
+    builder.add_streams(args.streams);
     builder.add_encoding(args.encoding);
     builder.finish()
   }
@@ -485,6 +508,30 @@ impl<'a> RpcCall<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<KeyValue>>>>(RpcCall::VT_METADATA, None)}
   }
+  /// Bits: 1 = the client sends items (RPC_DATA) until END, 2 = the server may send items before it answers.
+  #[inline]
+  pub fn streams(&self) -> u8 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u8>(RpcCall::VT_STREAMS, Some(0)).unwrap()}
+  }
+  /// How many items the server may send before the first CREDIT.
+  #[inline]
+  pub fn credit(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(RpcCall::VT_CREDIT, Some(0)).unwrap()}
+  }
+  /// Whether the trailers of the answer are to say how long each stage took.
+  #[inline]
+  pub fn times(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(RpcCall::VT_TIMES, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RpcCall<'_> {
@@ -499,6 +546,9 @@ impl ::flatbuffers::Verifiable for RpcCall<'_> {
      .visit_field::<u32>("deadline_ms", Self::VT_DEADLINE_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("idempotency_key", Self::VT_IDEMPOTENCY_KEY, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<KeyValue>>>>("metadata", Self::VT_METADATA, false)?
+     .visit_field::<u8>("streams", Self::VT_STREAMS, false)?
+     .visit_field::<u32>("credit", Self::VT_CREDIT, false)?
+     .visit_field::<bool>("times", Self::VT_TIMES, false)?
      .finish();
     Ok(())
   }
@@ -510,6 +560,9 @@ pub struct RpcCallArgs<'a> {
     pub deadline_ms: u32,
     pub idempotency_key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
     pub metadata: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<KeyValue<'a>>>>>,
+    pub streams: u8,
+    pub credit: u32,
+    pub times: bool,
 }
 impl<'a> Default for RpcCallArgs<'a> {
   #[inline]
@@ -521,6 +574,9 @@ impl<'a> Default for RpcCallArgs<'a> {
       deadline_ms: 0,
       idempotency_key: None,
       metadata: None,
+      streams: 0,
+      credit: 0,
+      times: false,
     }
   }
 }
@@ -555,6 +611,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RpcCallBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RpcCall::VT_METADATA, metadata);
   }
   #[inline]
+  pub fn add_streams(&mut self, streams: u8) {
+    self.fbb_.push_slot::<u8>(RpcCall::VT_STREAMS, streams, 0);
+  }
+  #[inline]
+  pub fn add_credit(&mut self, credit: u32) {
+    self.fbb_.push_slot::<u32>(RpcCall::VT_CREDIT, credit, 0);
+  }
+  #[inline]
+  pub fn add_times(&mut self, times: bool) {
+    self.fbb_.push_slot::<bool>(RpcCall::VT_TIMES, times, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RpcCallBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RpcCallBuilder {
@@ -579,6 +647,9 @@ impl ::core::fmt::Debug for RpcCall<'_> {
       ds.field("deadline_ms", &self.deadline_ms());
       ds.field("idempotency_key", &self.idempotency_key());
       ds.field("metadata", &self.metadata());
+      ds.field("streams", &self.streams());
+      ds.field("credit", &self.credit());
+      ds.field("times", &self.times());
       ds.finish()
   }
 }
@@ -881,6 +952,174 @@ impl ::core::fmt::Debug for RpcError<'_> {
       ds.finish()
   }
 }
+pub enum PublishOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Frame PUBLISH. Answered like a call.
+pub struct Publish<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Publish<'a> {
+  type Inner = Publish<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Publish<'a> {
+  pub const VT_TOPIC: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ENCODING: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DATA: ::flatbuffers::VOffsetT = 8;
+  pub const VT_DEADLINE_MS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_IDEMPOTENCY_KEY: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Publish { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PublishArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Publish<'bldr>> {
+    let mut builder = PublishBuilder::new(_fbb);
+    if let Some(x) = args.idempotency_key { builder.add_idempotency_key(x); }
+    builder.add_deadline_ms(args.deadline_ms);
+    if let Some(x) = args.data { builder.add_data(x); }
+    if let Some(x) = args.topic { builder.add_topic(x); }
+    builder.add_encoding(args.encoding);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn topic(&self) -> &'a str {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Publish::VT_TOPIC, None).unwrap()}
+  }
+  #[inline]
+  pub fn encoding(&self) -> Encoding {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Encoding>(Publish::VT_ENCODING, Some(Encoding::Json)).unwrap()}
+  }
+  #[inline]
+  pub fn data(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Publish::VT_DATA, None)}
+  }
+  /// Time that is left, in milliseconds; 0 is the server's own limit.
+  #[inline]
+  pub fn deadline_ms(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Publish::VT_DEADLINE_MS, Some(0)).unwrap()}
+  }
+  /// 16 bytes, or absent.
+  #[inline]
+  pub fn idempotency_key(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Publish::VT_IDEMPOTENCY_KEY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Publish<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("topic", Self::VT_TOPIC, true)?
+     .visit_field::<Encoding>("encoding", Self::VT_ENCODING, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("data", Self::VT_DATA, false)?
+     .visit_field::<u32>("deadline_ms", Self::VT_DEADLINE_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("idempotency_key", Self::VT_IDEMPOTENCY_KEY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PublishArgs<'a> {
+    pub topic: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub encoding: Encoding,
+    pub data: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub deadline_ms: u32,
+    pub idempotency_key: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for PublishArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PublishArgs {
+      topic: None, // required field
+      encoding: Encoding::Json,
+      data: None,
+      deadline_ms: 0,
+      idempotency_key: None,
+    }
+  }
+}
+
+pub struct PublishBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PublishBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_topic(&mut self, topic: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Publish::VT_TOPIC, topic);
+  }
+  #[inline]
+  pub fn add_encoding(&mut self, encoding: Encoding) {
+    self.fbb_.push_slot::<Encoding>(Publish::VT_ENCODING, encoding, Encoding::Json);
+  }
+  #[inline]
+  pub fn add_data(&mut self, data: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Publish::VT_DATA, data);
+  }
+  #[inline]
+  pub fn add_deadline_ms(&mut self, deadline_ms: u32) {
+    self.fbb_.push_slot::<u32>(Publish::VT_DEADLINE_MS, deadline_ms, 0);
+  }
+  #[inline]
+  pub fn add_idempotency_key(&mut self, idempotency_key: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Publish::VT_IDEMPOTENCY_KEY, idempotency_key);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PublishBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PublishBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Publish<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    self.fbb_.required(o, Publish::VT_TOPIC,"topic");
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Publish<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Publish");
+      ds.field("topic", &self.topic());
+      ds.field("encoding", &self.encoding());
+      ds.field("data", &self.data());
+      ds.field("deadline_ms", &self.deadline_ms());
+      ds.field("idempotency_key", &self.idempotency_key());
+      ds.finish()
+  }
+}
 pub enum SubscribeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -925,6 +1164,7 @@ impl<'a> Subscribe<'a> {
   }
 
 
+  /// A table, or a topic.
   #[inline]
   pub fn table(&self) -> &'a str {
     // Safety:
@@ -1208,6 +1448,7 @@ impl<'a> Event<'a> {
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 14;
   pub const VT_DROPPED: ::flatbuffers::VOffsetT = 16;
   pub const VT_OMITTED: ::flatbuffers::VOffsetT = 18;
+  pub const VT_LAG: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1221,6 +1462,7 @@ impl<'a> Event<'a> {
     let mut builder = EventBuilder::new(_fbb);
     builder.add_dropped(args.dropped);
     builder.add_version(args.version);
+    builder.add_lag(args.lag);
     if let Some(x) = args.old { builder.add_old(x); }
     if let Some(x) = args.data { builder.add_data(x); }
     if let Some(x) = args.id { builder.add_id(x); }
@@ -1273,7 +1515,8 @@ impl<'a> Event<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Event::VT_VERSION, Some(0)).unwrap()}
   }
-  /// How many events of this subscription were dropped so far (overflow policy DropOldest).
+  /// How many events of this subscription were dropped so far (overflow policy DropOldest), or replaced by a later one
+  /// of the same document (Conflate).
   #[inline]
   pub fn dropped(&self) -> u64 {
     // Safety:
@@ -1287,6 +1530,14 @@ impl<'a> Event<'a> {
     // Created from valid Table for this object
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u8>(Event::VT_OMITTED, Some(0)).unwrap()}
+  }
+  /// How many events waited behind this one when it was sent.
+  #[inline]
+  pub fn lag(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Event::VT_LAG, Some(0)).unwrap()}
   }
 }
 
@@ -1304,6 +1555,7 @@ impl ::flatbuffers::Verifiable for Event<'_> {
      .visit_field::<u64>("version", Self::VT_VERSION, false)?
      .visit_field::<u64>("dropped", Self::VT_DROPPED, false)?
      .visit_field::<u8>("omitted", Self::VT_OMITTED, false)?
+     .visit_field::<u32>("lag", Self::VT_LAG, false)?
      .finish();
     Ok(())
   }
@@ -1317,6 +1569,7 @@ pub struct EventArgs<'a> {
     pub version: u64,
     pub dropped: u64,
     pub omitted: u8,
+    pub lag: u32,
 }
 impl<'a> Default for EventArgs<'a> {
   #[inline]
@@ -1330,6 +1583,7 @@ impl<'a> Default for EventArgs<'a> {
       version: 0,
       dropped: 0,
       omitted: 0,
+      lag: 0,
     }
   }
 }
@@ -1372,6 +1626,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> EventBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u8>(Event::VT_OMITTED, omitted, 0);
   }
   #[inline]
+  pub fn add_lag(&mut self, lag: u32) {
+    self.fbb_.push_slot::<u32>(Event::VT_LAG, lag, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> EventBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     EventBuilder {
@@ -1399,6 +1657,7 @@ impl ::core::fmt::Debug for Event<'_> {
       ds.field("version", &self.version());
       ds.field("dropped", &self.dropped());
       ds.field("omitted", &self.omitted());
+      ds.field("lag", &self.lag());
       ds.finish()
   }
 }

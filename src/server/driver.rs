@@ -24,7 +24,7 @@ use crate::{
     },
     wire::{
         ErrorCode,
-        envelope::{self, RpcCall, RpcResponse, Subscribe, Subscribed},
+        envelope::{self, Publish, RpcCall, RpcResponse, Subscribe, Subscribed},
     },
 };
 use bytes::Bytes;
@@ -241,6 +241,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 Event::Call(stream, call) => self.on_call(stream, call),
                 Event::Subscribe(stream, subscribe) => self.on_subscribe(stream, subscribe),
                 Event::Credit(stream) => self.resume(stream),
+                Event::Publish(stream, publish) => self.on_publish(stream, &publish),
+                // No method takes items yet, so a client has no credit for any.
+                Event::Data(..) | Event::DataEnd(_) => {}
                 Event::Unsubscribed(stream) => self.subscriptions.remove(stream),
                 // The work goes on to its end and is then answered: its slot is free no sooner.
                 Event::Cancelled(_) | Event::HeartbeatEcho(_) => {}
@@ -298,6 +301,11 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         if let Started::Answer(result) = self.calls.start(stream, reply, deadline) {
             self.answer(stream, result);
         }
+    }
+
+    fn on_publish(&mut self, stream: u32, publish: &Publish) {
+        let message = format!("there is no topic `{}`", Untrusted::new(&publish.topic));
+        self.answer(stream, Err(Status::new(ErrorCode::NOT_FOUND, message)));
     }
 
     fn answer(&mut self, stream: u32, result: Result<Bytes, Status>) {

@@ -5,7 +5,7 @@
 use super::{
     DecodeError, ErrorCode,
     limits::{
-        CURSOR_MAX, ENVELOPE_DEPTH_MAX, ENVELOPE_TABLES_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX,
+        CREDIT_MAX, CURSOR_MAX, ENVELOPE_DEPTH_MAX, ENVELOPE_TABLES_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX,
         METADATA_FIELD_MAX, NAME_MAX,
     },
 };
@@ -32,7 +32,18 @@ pub struct RpcCall {
     pub idempotency_key: Option<[u8; 16]>,
     /// At most 32 pairs.
     pub metadata: Metadata,
+    /// Bits: [`CLIENT_ITEMS`], [`SERVER_ITEMS`].
+    pub streams: u8,
+    /// Items the server may send before the first CREDIT.
+    pub credit: u32,
+    /// Whether the trailers are to say how long each stage took.
+    pub times: bool,
 }
+
+/// In [`RpcCall::streams`]: the client sends items until END.
+pub const CLIENT_ITEMS: u8 = 1;
+/// In [`RpcCall::streams`]: the server may send items before it answers.
+pub const SERVER_ITEMS: u8 = 2;
 
 /// RPC_RESPONSE.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,10 +71,25 @@ pub struct RpcError {
     pub details: Bytes,
 }
 
+/// PUBLISH.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publish {
+    /// The topic.
+    pub topic: String,
+    /// How `data` is to be read.
+    pub encoding: Encoding,
+    /// The event.
+    pub data: Bytes,
+    /// Milliseconds that are left; 0 is the server's own limit.
+    pub deadline_ms: u32,
+    /// Names the event for a safe retry.
+    pub idempotency_key: Option<[u8; 16]>,
+}
+
 /// SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    /// The table.
+    /// The table, or the topic.
     pub table: String,
     /// A JSON object, or nothing.
     pub filter: Bytes,
@@ -101,10 +127,12 @@ pub struct Event {
     pub old: Option<Bytes>,
     /// The version after the change.
     pub version: u64,
-    /// Events dropped so far.
+    /// Events dropped, or replaced by later ones of the same document, so far.
     pub dropped: u64,
     /// Bits: 1 `data`, 2 `old` left out for their size.
     pub omitted: u8,
+    /// Events that waited behind this one when it was sent.
+    pub lag: u32,
 }
 
 /// `data` was left out.
@@ -189,19 +217,20 @@ pub trait Envelope: Sized {
 impl Envelope for RpcCall {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
         let table = verify::<schema::RpcCall<'_>>(message, "RpcCall")?;
-        let idempotency_key = match table.idempotency_key() {
-            None => None,
-            Some(key) => {
-                Some(key.bytes().try_into().map_err(|_| DecodeError::InvalidValue("idempotency key"))?)
-            }
-        };
+        let streams = table.streams();
+        if streams & !(CLIENT_ITEMS | SERVER_ITEMS) != 0 || table.credit() > CREDIT_MAX {
+            return Err(DecodeError::InvalidValue("streams"));
+        }
         Ok(Self {
             method: text(table.method(), NAME_MAX, "method")?,
             encoding: known_encoding(table.encoding())?,
             args: bytes_of(message, table.args()).unwrap_or_default(),
             deadline_ms: table.deadline_ms(),
-            idempotency_key,
+            idempotency_key: key_of(table.idempotency_key())?,
             metadata: metadata_of(table.metadata())?,
+            streams,
+            credit: table.credit(),
+            times: table.times(),
         })
     }
 
@@ -220,6 +249,9 @@ impl Envelope for RpcCall {
                 deadline_ms: self.deadline_ms,
                 idempotency_key,
                 metadata,
+                streams: self.streams,
+                credit: self.credit,
+                times: self.times,
             },
         );
         builder.finish(table, None);
@@ -272,6 +304,38 @@ impl Envelope for RpcError {
                 retryable: self.retryable,
                 retry_after_ms: self.retry_after_ms,
                 details,
+            },
+        );
+        builder.finish(table, None);
+        builder.finished_data()
+    }
+}
+
+impl Envelope for Publish {
+    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+        let table = verify::<schema::Publish<'_>>(message, "Publish")?;
+        Ok(Self {
+            topic: text(table.topic(), NAME_MAX, "topic")?,
+            encoding: known_encoding(table.encoding())?,
+            data: bytes_of(message, table.data()).unwrap_or_default(),
+            deadline_ms: table.deadline_ms(),
+            idempotency_key: key_of(table.idempotency_key())?,
+        })
+    }
+
+    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
+        builder.reset();
+        let topic = builder.create_string(&self.topic);
+        let data = write_bytes(builder, &self.data);
+        let idempotency_key = self.idempotency_key.map(|key| builder.create_vector(&key));
+        let table = schema::Publish::create(
+            builder,
+            &schema::PublishArgs {
+                topic: Some(topic),
+                encoding: self.encoding,
+                data,
+                deadline_ms: self.deadline_ms,
+                idempotency_key,
             },
         );
         builder.finish(table, None);
@@ -349,6 +413,7 @@ impl Envelope for Event {
             version: table.version(),
             dropped: table.dropped(),
             omitted: table.omitted(),
+            lag: table.lag(),
         })
     }
 
@@ -369,11 +434,19 @@ impl Envelope for Event {
                 version: self.version,
                 dropped: self.dropped,
                 omitted: self.omitted,
+                lag: self.lag,
             },
         );
         builder.finish(table, None);
         builder.finished_data()
     }
+}
+
+fn key_of(field: Option<Vector<'_, u8>>) -> Result<Option<[u8; 16]>, DecodeError> {
+    let array = |key: Vector<'_, u8>| {
+        key.bytes().try_into().map_err(|_| DecodeError::InvalidValue("idempotency key"))
+    };
+    field.map(array).transpose()
 }
 
 fn known_encoding(encoding: Encoding) -> Result<Encoding, DecodeError> {
@@ -409,7 +482,17 @@ mod tests {
             deadline_ms: 9,
             idempotency_key: Some([3; 16]),
             metadata: vec![("trace".into(), "1".into()), ("b".into(), String::new())],
+            streams: CLIENT_ITEMS | SERVER_ITEMS,
+            credit: 4,
+            times: true,
             ..RpcCall::default()
+        });
+        round_trip(&Publish {
+            topic: "t".into(),
+            data: Bytes::from_static(b"1"),
+            deadline_ms: 8,
+            idempotency_key: Some([4; 16]),
+            ..Publish::default()
         });
         round_trip(&RpcResponse { result: Bytes::from_static(b"null"), ..RpcResponse::default() });
         round_trip(&RpcError {
@@ -437,6 +520,7 @@ mod tests {
             version: 1,
             dropped: 2,
             omitted: OMITTED_DATA,
+            lag: 3,
         });
     }
 

@@ -9,13 +9,15 @@ use super::{
 pub const FLAG_MORE: u8 = 0x01;
 /// This HEARTBEAT is an echo.
 pub const FLAG_ACK: u8 = 0x02;
+/// This RPC_DATA is no item: the sender has no more of them.
+pub const FLAG_END: u8 = 0x04;
 
 /// One frame, its payload borrowed from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// What it is; always one of the registry's types.
     pub frame_type: FrameType,
-    /// MORE or ACK; only where the type has them.
+    /// MORE, ACK or END; only where the type has them.
     pub flags: u8,
     /// The stream, or 0 for the connection.
     pub stream: u32,
@@ -50,6 +52,9 @@ impl<'a> Frame<'a> {
         if flags & FLAG_MORE != 0 && payload.is_empty() {
             return Err(DecodeError::InvalidValue("empty fragment"));
         }
+        if flags & FLAG_END != 0 && (flags != FLAG_END || !payload.is_empty()) {
+            return Err(DecodeError::InvalidValue("END with an item"));
+        }
         Ok(Self { frame_type, flags, stream, payload })
     }
 
@@ -81,6 +86,7 @@ impl<'a> Frame<'a> {
 fn allowed_flags(frame_type: FrameType) -> u8 {
     match frame_type {
         FrameType::HEARTBEAT => FLAG_ACK,
+        FrameType::RPC_DATA => FLAG_MORE | FLAG_END,
         _ if frame_type.may_fragment() => FLAG_MORE,
         _ => 0,
     }

@@ -11,7 +11,6 @@ const MAY_FRAGMENT: u8 = 1;
 const ON_CONNECTION: u8 = 2;
 const FROM_CLIENT: u8 = 4;
 const FROM_SERVER: u8 = 8;
-const RESERVED: u8 = 16;
 
 /// The type of a frame: the first byte of its head.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +25,7 @@ impl FrameType {
     pub const RPC_ERROR: FrameType = FrameType(0x12);
     /// Gives up a call; the server still answers.
     pub const RPC_CANCEL: FrameType = FrameType(0x13);
-    /// One item of a stream. Reserved: a receiver of version 1 refuses it.
+    /// One item of a call's stream; with flag END, from the client: no more items follow.
     pub const RPC_DATA: FrameType = FrameType(0x14);
     /// Subscribes to a table; opens the stream.
     pub const SUBSCRIBE: FrameType = FrameType(0x20);
@@ -36,11 +35,11 @@ impl FrameType {
     pub const UNSUBSCRIBE: FrameType = FrameType(0x22);
     /// The position is fixed; sent a second time when the snapshot is complete.
     pub const SUBSCRIBED: FrameType = FrameType(0x23);
-    /// An event to a topic. Reserved: a receiver of version 1 refuses it.
+    /// Publishes an event to a topic; opens the stream, answered like a call.
     pub const PUBLISH: FrameType = FrameType(0x24);
     /// A time stamp; flag ACK marks the echo.
     pub const HEARTBEAT: FrameType = FrameType(0x30);
-    /// Lets the server send so many more items on this stream.
+    /// Lets the other side send so many more items on this stream.
     pub const CREDIT: FrameType = FrameType(0x31);
     /// The server will take no new stream; connect elsewhere after the delay.
     pub const GOAWAY: FrameType = FrameType(0x32);
@@ -92,14 +91,14 @@ impl FrameType {
             FrameType::RPC_RESPONSE => MAY_FRAGMENT | FROM_SERVER,
             FrameType::RPC_ERROR => MAY_FRAGMENT | FROM_SERVER,
             FrameType::RPC_CANCEL => FROM_CLIENT,
-            FrameType::RPC_DATA => MAY_FRAGMENT | FROM_CLIENT | FROM_SERVER | RESERVED,
+            FrameType::RPC_DATA => MAY_FRAGMENT | FROM_CLIENT | FROM_SERVER,
             FrameType::SUBSCRIBE => MAY_FRAGMENT | FROM_CLIENT,
             FrameType::EVENT => MAY_FRAGMENT | FROM_SERVER,
             FrameType::UNSUBSCRIBE => FROM_CLIENT,
             FrameType::SUBSCRIBED => MAY_FRAGMENT | FROM_SERVER,
-            FrameType::PUBLISH => MAY_FRAGMENT | FROM_CLIENT | RESERVED,
+            FrameType::PUBLISH => MAY_FRAGMENT | FROM_CLIENT,
             FrameType::HEARTBEAT => ON_CONNECTION | FROM_CLIENT | FROM_SERVER,
-            FrameType::CREDIT => FROM_CLIENT,
+            FrameType::CREDIT => FROM_CLIENT | FROM_SERVER,
             FrameType::GOAWAY => ON_CONNECTION | FROM_SERVER,
             FrameType::CLOSE => ON_CONNECTION | FROM_CLIENT | FROM_SERVER,
             _ => 0,
@@ -124,11 +123,6 @@ impl FrameType {
     /// Whether a server sends it.
     pub const fn server_sends(self) -> bool {
         self.facts() & FROM_SERVER != 0
-    }
-
-    /// Whether it has a number but no meaning yet: a receiver refuses it.
-    pub const fn is_reserved(self) -> bool {
-        self.facts() & RESERVED != 0
     }
 }
 

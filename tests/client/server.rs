@@ -232,6 +232,7 @@ impl Session {
             version: 1,
             dropped: 0,
             omitted: 0,
+            lag: 0,
         };
         self.connection.send_event(stream, &event).unwrap();
         self.flush().await;

@@ -181,7 +181,7 @@ fn frames_that_do_not_exist(daemon: &TestDaemon) {
     assert_eq!(code, ErrorCode::PROTOCOL_ERROR.0, "a frame that lies about its length");
     assert!(reason.contains("frame"), "{reason}");
     let (code, _) = said(&[0x14, 0, 0, 0, 0, 1, 0, 0]);
-    assert_eq!(code, ErrorCode::PROTOCOL_ERROR.0, "a reserved type");
+    assert_eq!(code, ErrorCode::PROTOCOL_ERROR.0, "an item of a call that nobody made");
     let (code, _) = said(&[]);
     assert_eq!(code, ErrorCode::PROTOCOL_ERROR.0, "a record without a frame");
 }

@@ -7,6 +7,7 @@ mod support;
 mod calls;
 mod closing;
 mod handshake;
+mod items;
 mod limits;
 mod rekey;
 mod simulation;

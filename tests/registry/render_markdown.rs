@@ -20,8 +20,7 @@ pub(crate) fn render(registry: &Registry) -> String {
         row(&mut out, &[&hex(f.number), &f.name, &f.stream, &f.sender, fragments, &f.payload, &f.purpose]);
     }
     out.push_str(
-        "\nEvery other number is unassigned. 0x01 and 0x02 are bodies of the handshake, not frames, and stay unassigned\n\
-         here. `reserved` payloads have no meaning in version 1.\n\n\
+        "\nEvery other number is unassigned. 0x01 and 0x02 are bodies of the handshake, not frames, and stay unassigned here.\n\n\
          ## 18.2 Error codes\n\n\
          Scope `call`: the code ends one call or subscription (RPC_ERROR). `connection`: it ends the connection (CLOSE, or\n\
          the clear refusal before keys exist). `both`: either.\n\n\

@@ -130,7 +130,7 @@ fn frames(out: &mut String, registry: &Registry) {
     };
     out.push_str(
         "\nconst MAY_FRAGMENT: u8 = 1;\nconst ON_CONNECTION: u8 = 2;\nconst FROM_CLIENT: u8 = 4;\n\
-         const FROM_SERVER: u8 = 8;\nconst RESERVED: u8 = 16;\n",
+         const FROM_SERVER: u8 = 8;\n",
     );
     newtype.render(out);
     let facts: Vec<(&str, Vec<&str>)> = registry
@@ -142,7 +142,6 @@ fn frames(out: &mut String, registry: &Registry) {
             set.extend((f.stream == "connection").then_some("ON_CONNECTION"));
             set.extend((f.sender != "server").then_some("FROM_CLIENT"));
             set.extend((f.sender != "client").then_some("FROM_SERVER"));
-            set.extend((f.payload == "reserved").then_some("RESERVED"));
             (f.name.as_str(), set)
         })
         .collect();
@@ -156,12 +155,6 @@ fn frames(out: &mut String, registry: &Registry) {
     );
     question(out, "Whether a client sends it.", "client_sends", "FROM_CLIENT");
     question(out, "Whether a server sends it.", "server_sends", "FROM_SERVER");
-    question(
-        out,
-        "Whether it has a number but no meaning yet: a receiver refuses it.",
-        "is_reserved",
-        "RESERVED",
-    );
     newtype.finish(out, 2);
 }
 

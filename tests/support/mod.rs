@@ -209,5 +209,6 @@ pub fn event(n: u64, data: impl Into<Bytes>) -> Event {
         version: n,
         dropped: 0,
         omitted: 0,
+        lag: 0,
     }
 }

@@ -6,7 +6,11 @@ use super::{
     response, subscribe, subscribed,
 };
 use flatbuffers::FlatBufferBuilder;
-use raystream::wire::{ErrorCode, FrameType as F, envelope::Envelope, frame::FLAG_MORE};
+use raystream::wire::{
+    ErrorCode, FrameType as F,
+    envelope::{CLIENT_ITEMS, Envelope, RpcCall, SERVER_ITEMS},
+    frame::{FLAG_END, FLAG_MORE},
+};
 
 /// Plaintexts of records for an established connection; all but the last are taken.
 pub struct Refusal {
@@ -26,6 +30,10 @@ pub fn message(value: &impl Envelope) -> Vec<u8> {
 
 fn call_frame(stream: u32) -> Vec<u8> {
     frame(F::RPC_CALL, 0, stream, &message(&call("m", "{}")))
+}
+
+fn items_frame(stream: u32, streams: u8, credit: u32) -> Vec<u8> {
+    frame(F::RPC_CALL, 0, stream, &message(&RpcCall { streams, credit, ..call("m", "{}") }))
 }
 
 fn subscribe_frame(stream: u32, credit: u32) -> Vec<u8> {
@@ -66,8 +74,9 @@ fn of_both() -> Vec<Refusal> {
         refusal("MORE on CLOSE", "FRM-2", vec![frame(F::CLOSE, FLAG_MORE, 0, &[0, 32])]),
         refusal("length over 16,384", "FRM-3", vec![long_frame]),
         refusal("length over 16,384 without a payload", "FRM-3", vec![vec![0x30, 0, 0, 0, 0, 0, 0xff, 0xff]]),
-        refusal("RPC_DATA", "FRM-5", vec![frame(F::RPC_DATA, 0, 1, b"x")]),
-        refusal("PUBLISH", "FRM-5", vec![frame(F::PUBLISH, 0, 1, b"x")]),
+        refusal("END with an item", "FRM-5", vec![frame(F::RPC_DATA, FLAG_END, 1, b"x")]),
+        refusal("END with MORE", "FRM-5", vec![frame(F::RPC_DATA, FLAG_END | FLAG_MORE, 1, b"x")]),
+        refusal("END on HEARTBEAT", "FRM-2", vec![with_flag(FLAG_END)]),
         refusal("HEARTBEAT of seven bytes", "FRM-6", vec![frame(F::HEARTBEAT, 0, 0, &[0; 7])]),
         refusal("HEARTBEAT of nine bytes", "FRM-6", vec![frame(F::HEARTBEAT, 0, 0, &[0; 9])]),
         refusal("echo that answers nothing", "HBT-3", vec![heartbeat(0x77, true)]),
@@ -134,7 +143,32 @@ pub fn of_client() -> Vec<Refusal> {
             vec![open_subscription.clone(), frame(F::RPC_CANCEL, 0, 1, &[])],
         ),
         refusal("UNSUBSCRIBE on a call", "STR-5", vec![call_frame(1), frame(F::UNSUBSCRIBE, 0, 1, &[])]),
-        refusal("CREDIT on a call", "STR-5", vec![call_frame(1), credit_frame(1, 1)]),
+        refusal("CREDIT on a call without items", "STR-5", vec![call_frame(1), credit_frame(1, 1)]),
+        refusal("RPC_DATA on a stream never opened", "STR-5", vec![frame(F::RPC_DATA, 0, 1, b"x")]),
+        refusal(
+            "RPC_DATA on a call without items",
+            "FLW-4",
+            vec![call_frame(1), frame(F::RPC_DATA, 0, 1, b"x")],
+        ),
+        refusal(
+            "RPC_DATA on a subscription",
+            "STR-5",
+            vec![open_subscription.clone(), frame(F::RPC_DATA, 0, 1, b"x")],
+        ),
+        refusal(
+            "RPC_DATA without credit",
+            "FLW-4",
+            vec![items_frame(1, CLIENT_ITEMS | SERVER_ITEMS, 1), frame(F::RPC_DATA, 0, 1, b"x")],
+        ),
+        refusal(
+            "END twice",
+            "FLW-4",
+            vec![
+                items_frame(1, CLIENT_ITEMS, 0),
+                [frame(F::RPC_DATA, FLAG_END, 1, &[]), frame(F::RPC_DATA, FLAG_END, 1, &[])].concat(),
+            ],
+        ),
+        refusal("event for a topic on stream 2", "STR-2", vec![frame(F::PUBLISH, 0, 2, b"x")]),
         refusal(
             "RPC_CANCEL inside a message",
             "STR-10",
@@ -203,6 +237,8 @@ pub fn of_server() -> Vec<Refusal> {
         refusal("RPC_ERROR inside a message", "STR-11", vec![more(1, b"x"), frame(F::RPC_ERROR, 0, 1, b"y")]),
         refusal("empty fragment of an answer", "STR-12", vec![more(1, &[])]),
         refusal("answer of 1,048,577 bytes", "STR-13", more_than_a_message),
+        refusal("RPC_DATA on a call without items", "FLW-4", vec![frame(F::RPC_DATA, 0, 1, b"x")]),
+        refusal("END of a server", "FLW-4", vec![frame(F::RPC_DATA, FLAG_END, 1, &[])]),
         refusal("EVENT before SUBSCRIBED", "SUB-1", vec![item()]),
         refusal("EVENT without credit", "FLW-3", vec![position(), item(), item()]),
     ]);

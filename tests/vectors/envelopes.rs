@@ -12,8 +12,8 @@ use bytes::Bytes;
 use raystream::wire::{
     ErrorCode,
     envelope::{
-        Encoding, Envelope, Event, EventKind, Metadata, OMITTED_OLD, Overflow, RpcCall, RpcError,
-        RpcResponse, Subscribe, Subscribed,
+        CLIENT_ITEMS, Encoding, Envelope, Event, EventKind, Metadata, OMITTED_OLD, Overflow, Publish,
+        RpcCall, RpcError, RpcResponse, SERVER_ITEMS, Subscribe, Subscribed,
     },
 };
 
@@ -25,6 +25,16 @@ pub(crate) fn rpc_call() -> RpcCall {
         idempotency_key: Some([7; 16]),
         metadata: vec![("trace".into(), "4bf92f35".into()), ("empty".into(), String::new())],
         ..RpcCall::default()
+    }
+}
+
+pub(crate) fn publish() -> Publish {
+    Publish {
+        topic: "weather".into(),
+        encoding: Encoding::Json,
+        data: Bytes::from_static(br#"{"wind":7}"#),
+        deadline_ms: 1_000,
+        idempotency_key: Some([9; 16]),
     }
 }
 
@@ -71,6 +81,7 @@ pub(crate) fn event() -> Event {
         version: 9_007_199_254_740_993,
         dropped: 3,
         omitted: 0,
+        lag: 0,
     }
 }
 
@@ -103,6 +114,22 @@ impl Fields for RpcCall {
             ("deadline_ms", self.deadline_ms.into()),
             ("idempotency_key", self.idempotency_key.map(|key| hex(&key)).into()),
             ("metadata", pairs(&self.metadata)),
+            ("streams", u32::from(self.streams).into()),
+            ("credit", self.credit.into()),
+            ("times", self.times.into()),
+        ]
+    }
+}
+
+impl Fields for Publish {
+    const NAME: &'static str = "Publish";
+    fn fields(&self) -> Vec<(&'static str, Json)> {
+        vec![
+            ("topic", self.topic.clone().into()),
+            ("encoding", encoding(self.encoding)),
+            ("data", hex(&self.data)),
+            ("deadline_ms", self.deadline_ms.into()),
+            ("idempotency_key", self.idempotency_key.map(|key| hex(&key)).into()),
         ]
     }
 }
@@ -164,6 +191,7 @@ impl Fields for Event {
             ("version", large(self.version)),
             ("dropped", large(self.dropped)),
             ("omitted", u32::from(self.omitted).into()),
+            ("lag", self.lag.into()),
         ]
     }
 }
@@ -215,6 +243,16 @@ fn vectors() -> Vec<Json> {
         taken("call with everything", &rpc_call()),
         taken("call with nothing but a method", &small),
         taken("call with raw arguments", &RpcCall { encoding: Encoding::Raw, ..rpc_call() }),
+        taken(
+            "call with items both ways",
+            &RpcCall {
+                streams: CLIENT_ITEMS | SERVER_ITEMS,
+                credit: 32,
+                times: true,
+                ..support::call("m", "")
+            },
+        ),
+        taken("event for a topic", &publish()),
         taken("response", &rpc_response()),
         taken("response with nothing", &RpcResponse::default()),
         taken("error", &rpc_error()),

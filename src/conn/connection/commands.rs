@@ -8,7 +8,9 @@ use crate::conn::{
 use crate::wire::{
     ErrorCode, FrameType,
     control::Credit,
-    envelope::{Envelope, Event as EventMessage, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
+    envelope::{
+        Envelope, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
+    },
     limits::MESSAGE_MAX,
 };
 use bytes::Bytes;
@@ -25,7 +27,7 @@ impl Connection {
         if call.args.len() > MESSAGE_MAX {
             return Err(ApiMisuse::MessageTooLarge);
         }
-        let stream = streams.open_call()?;
+        let stream = streams.open_call(call)?;
         Self::send_opening(session, stream, FrameType::RPC_CALL, call)
     }
 
@@ -67,6 +69,50 @@ impl Connection {
         Ok(())
     }
 
+    /// Client: publishes an event to a topic; its stream answers as that of a call.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn publish(&mut self, publish: &Publish) -> Result<u32, ApiMisuse> {
+        let session = self.client_session()?;
+        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        if publish.data.len() > MESSAGE_MAX {
+            return Err(ApiMisuse::MessageTooLarge);
+        }
+        let stream = streams.open_call(&RpcCall::default())?;
+        Self::send_opening(session, stream, FrameType::PUBLISH, publish)
+    }
+
+    /// Client: ends the items of a call.
+    ///
+    /// # Errors
+    /// Not open, no such call, or one that sends no items (any more).
+    pub fn end_data(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        let session = self.session()?;
+        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
+        streams.end_items(stream)?;
+        session.outbound.push_end(stream);
+        Ok(())
+    }
+
+    /// Sends an item of a call, for one credit.
+    ///
+    /// # Errors
+    /// Not open, no such call, one that sends no items (any more), no credit, or an item over the limit of a message (the
+    /// credit is kept).
+    pub fn send_data(&mut self, stream: u32, item: Bytes) -> Result<(), ApiMisuse> {
+        let session = self.session()?;
+        if item.len() > session.message_max() {
+            return Err(ApiMisuse::MessageTooLarge);
+        }
+        match &mut session.side {
+            Side::Client(streams) => streams.spend_call_credit(stream)?,
+            Side::Server(streams) => streams.spend_call_credit(stream)?,
+        }
+        session.outbound.push(stream, FrameType::RPC_DATA, item);
+        Ok(())
+    }
+
     /// Client: ends a subscription. `Event::Error` with CANCELLED confirms it; items that were under way come before.
     ///
     /// # Errors
@@ -79,14 +125,20 @@ impl Connection {
         Ok(())
     }
 
-    /// Client: lets the server send `items` more on a subscription.
+    /// Lets the peer send `items` more: on a subscription (client), or on a call with items (either side; at the server
+    /// a credit for a client that has no more items is none).
     ///
     /// # Errors
-    /// Not open, no such subscription, one that was ended, or more credit than fits.
+    /// Not open, no such stream, one that was ended, or more credit than fits.
     pub fn credit(&mut self, stream: u32, items: std::num::NonZeroU32) -> Result<(), ApiMisuse> {
         let session = self.session()?;
-        let Side::Client(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
-        streams.add_credit(stream, items.get())?;
+        let tells = match &mut session.side {
+            Side::Client(streams) => streams.add_credit(stream, items.get()).map(|()| true)?,
+            Side::Server(streams) => streams.grant(stream, items.get())?,
+        };
+        if !tells {
+            return Ok(());
+        }
         let payload = Bytes::copy_from_slice(&Credit(items.get()).encode());
         session.outbound.push(stream, FrameType::CREDIT, payload);
         Ok(())

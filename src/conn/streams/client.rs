@@ -1,18 +1,20 @@
 //! The client's view of the streams it opens: it knows each until the server has ended it.
 //!
 //! ```text
-//!            RPC_CALL is sent          RPC_RESPONSE | RPC_ERROR
+//!            RPC_CALL, PUBLISH         RPC_RESPONSE | RPC_ERROR
 //!   idle ────────────────────▶ Call ─────────────────────────────────────▶ closed
 //!            SUBSCRIBE is sent                 SUBSCRIBED          RPC_ERROR
 //!   idle ────────────────────▶ Subscription ─────────────▶ live ─────────▶ closed
 //! ```
 //! RPC_CANCEL and UNSUBSCRIBE change nothing about what the server may still send.
 
+use super::items::Items;
 use crate::conn::{ApiMisuse, ConnectionError, Event, reassembly::Reassembly};
 use crate::wire::{
     FrameType,
-    envelope::{Envelope, Event as EventMessage, RpcError, RpcResponse, Subscribed},
-    frame::Frame,
+    control::Credit,
+    envelope::{Envelope, Event as EventMessage, RpcCall, RpcError, RpcResponse, Subscribed},
+    frame::{FLAG_END, Frame},
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
@@ -22,6 +24,7 @@ use std::collections::HashMap;
 enum State {
     Call {
         is_cancelled: bool,
+        items: Items,
     },
     Subscription {
         /// Items that the server may still send, as far as this side knows: never less than the server knows, and at
@@ -65,11 +68,11 @@ impl ClientStreams {
         self.streams.len()
     }
 
-    pub(in crate::conn) fn open_call(&mut self) -> Result<u32, ApiMisuse> {
+    pub(in crate::conn) fn open_call(&mut self, call: &RpcCall) -> Result<u32, ApiMisuse> {
         if self.calls >= self.calls_max {
             return Err(ApiMisuse::TooManyStreams);
         }
-        let stream = self.open_stream(State::Call { is_cancelled: false })?;
+        let stream = self.open_stream(State::Call { is_cancelled: false, items: Items::of_client(call) })?;
         self.calls += 1;
         Ok(stream)
     }
@@ -109,7 +112,7 @@ impl ClientStreams {
     /// Gives a call up; says whether it is for the first time.
     pub(in crate::conn) fn cancel(&mut self, stream: u32) -> Result<bool, ApiMisuse> {
         match self.streams.get_mut(&stream) {
-            Some(State::Call { is_cancelled }) => Ok(!std::mem::replace(is_cancelled, true)),
+            Some(State::Call { is_cancelled, .. }) => Ok(!std::mem::replace(is_cancelled, true)),
             _ => Err(ApiMisuse::NoSuchStream),
         }
     }
@@ -133,6 +136,35 @@ impl ClientStreams {
                 *credit = sum.ok_or(ApiMisuse::TooMuchCredit)?;
                 Ok(())
             }
+            Some(State::Call { items: of_call, .. }) => match of_call.grant(items)? {
+                true => Ok(()),
+                false => Err(ApiMisuse::NoSuchStream),
+            },
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
+    /// Items that may be sent on a call; `None` when there is no such call, or it takes no more.
+    pub(in crate::conn) fn call_credit(&self, stream: u32) -> Option<u32> {
+        match self.streams.get(&stream) {
+            Some(State::Call { is_cancelled: false, items }) => items.credit(),
+            _ => None,
+        }
+    }
+
+    /// Takes the credit of one item of a call.
+    pub(in crate::conn) fn spend_call_credit(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        self.items(stream)?.send()
+    }
+
+    /// Ends the items of a call.
+    pub(in crate::conn) fn end_items(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        self.items(stream)?.end()
+    }
+
+    fn items(&mut self, stream: u32) -> Result<&mut Items, ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Call { is_cancelled: false, items }) => Ok(items),
             _ => Err(ApiMisuse::NoSuchStream),
         }
     }
@@ -144,13 +176,29 @@ impl ClientStreams {
             return Err(ConnectionError::Protocol("a frame on a stream that is not open"));
         };
         let allowed = match state {
-            State::Call { .. } => matches!(frame.frame_type, FrameType::RPC_RESPONSE | FrameType::RPC_ERROR),
+            State::Call { .. } => matches!(
+                frame.frame_type,
+                FrameType::RPC_RESPONSE | FrameType::RPC_ERROR | FrameType::RPC_DATA | FrameType::CREDIT
+            ),
             State::Subscription { .. } => {
                 matches!(frame.frame_type, FrameType::SUBSCRIBED | FrameType::EVENT | FrameType::RPC_ERROR)
             }
         };
         if !allowed {
             return Err(ConnectionError::Protocol("a frame that a server does not send on this stream"));
+        }
+        if let Some(State::Call { items, .. }) = self.streams.get_mut(&stream) {
+            match frame.frame_type {
+                FrameType::CREDIT => {
+                    let Credit(credit) = Credit::decode(frame.payload)?;
+                    return items.recv_credit(credit).map(|()| Some(Event::Credit(stream)));
+                }
+                FrameType::RPC_DATA if frame.flags & FLAG_END != 0 => {
+                    return Err(ConnectionError::Protocol("an end of items that is not the answer"));
+                }
+                FrameType::RPC_DATA => items.check_recv()?,
+                _ => {}
+            }
         }
         let Some(message) = self.partial.recv(frame)? else { return Ok(None) };
         self.recv_message(frame.frame_type, stream, &message).map(Some)
@@ -169,6 +217,12 @@ impl ClientStreams {
                     *is_live = true;
                 }
                 Event::Subscribed(stream, subscribed)
+            }
+            FrameType::RPC_DATA => {
+                if let Some(State::Call { items, .. }) = self.streams.get_mut(&stream) {
+                    items.recv_item()?;
+                }
+                Event::Data(stream, message.clone())
             }
             FrameType::EVENT => {
                 self.spend_credit(stream)?;
@@ -200,7 +254,11 @@ impl ClientStreams {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{ErrorCode, envelope::EventKind, frame::FLAG_MORE};
+    use crate::wire::{
+        ErrorCode,
+        envelope::{CLIENT_ITEMS, EventKind, SERVER_ITEMS},
+        frame::FLAG_MORE,
+    };
     use flatbuffers::FlatBufferBuilder;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
@@ -227,7 +285,9 @@ mod tests {
                 version: 1,
                 dropped: 0,
                 omitted: 0,
+                lag: 0,
             }),
+            FrameType::CREDIT => vec![0, 0, 0, 1],
             _ => Vec::new(),
         }
     }
@@ -246,17 +306,21 @@ mod tests {
         let mut streams = ClientStreams::new(1, 1);
         match state {
             "idle" => {}
-            "call" => drop(streams.open_call().unwrap()),
+            "call" => drop(streams.open_call(&RpcCall::default()).unwrap()),
             "cancelled" => {
-                streams.open_call().unwrap();
+                streams.open_call(&RpcCall::default()).unwrap();
                 assert_eq!((streams.cancel(1), streams.cancel(1)), (Ok(true), Ok(false)));
             }
             "receiving" => {
-                streams.open_call().unwrap();
+                streams.open_call(&RpcCall::default()).unwrap();
                 assert_eq!(recv(&mut streams, FrameType::RPC_RESPONSE, FLAG_MORE), "Nothing");
             }
+            "with items" => {
+                let call = RpcCall { streams: CLIENT_ITEMS | SERVER_ITEMS, credit: 1, ..RpcCall::default() };
+                streams.open_call(&call).unwrap();
+            }
             "closed" => {
-                streams.open_call().unwrap();
+                streams.open_call(&RpcCall::default()).unwrap();
                 assert_eq!(recv(&mut streams, FrameType::RPC_RESPONSE, 0), "Response");
             }
             state => {
@@ -280,12 +344,14 @@ mod tests {
     #[test]
     fn state_event_table_client_stream() {
         use FrameType as F;
-        let events = [F::RPC_RESPONSE, F::RPC_ERROR, F::SUBSCRIBED, F::EVENT, F::RPC_CALL, F::CREDIT];
+        let events =
+            [F::RPC_RESPONSE, F::RPC_ERROR, F::SUBSCRIBED, F::EVENT, F::RPC_CALL, F::CREDIT, F::RPC_DATA];
         let states = [
             "idle",
             "call",
             "cancelled",
             "receiving",
+            "with items",
             "pending",
             "live",
             "no credit",
@@ -298,15 +364,16 @@ mod tests {
         assert_eq!(
             table,
             [
-                [E, E, E, E, E, E],
-                ["Response", "Error", E, E, E, E],
-                ["Response", "Error", E, E, E, E],
-                ["Nothing", E, E, E, E, E],
-                [E, "Error", "Subscribed", E, E, E],
-                [E, "Error", "Subscribed", "Item", E, E],
-                [E, "Error", "Subscribed", E, E, E],
-                [E, "Error", "Subscribed", "Item", E, E],
-                [E, E, E, E, E, E],
+                [E, E, E, E, E, E, E],
+                ["Response", "Error", E, E, E, E, E],
+                ["Response", "Error", E, E, E, E, E],
+                ["Nothing", E, E, E, E, E, E],
+                ["Response", "Error", E, E, E, "Credit", "Data"],
+                [E, "Error", "Subscribed", E, E, E, E],
+                [E, "Error", "Subscribed", "Item", E, E, E],
+                [E, "Error", "Subscribed", E, E, E, E],
+                [E, "Error", "Subscribed", "Item", E, E, E],
+                [E, E, E, E, E, E, E],
             ]
         );
     }
@@ -331,21 +398,21 @@ mod tests {
     #[test]
     fn limits_are_freed_by_the_answer() {
         let mut streams = ClientStreams::new(1, 1);
-        streams.open_call().unwrap();
-        assert_eq!(streams.open_call(), Err(ApiMisuse::TooManyStreams));
+        streams.open_call(&RpcCall::default()).unwrap();
+        assert_eq!(streams.open_call(&RpcCall::default()), Err(ApiMisuse::TooManyStreams));
         assert_eq!(streams.open_subscription(0), Ok(3));
         assert_eq!(streams.open_subscription(0), Err(ApiMisuse::TooManyStreams));
         recv(&mut streams, FrameType::RPC_ERROR, 0);
-        assert_eq!(streams.open_call(), Ok(5));
+        assert_eq!(streams.open_call(&RpcCall::default()), Ok(5));
         streams.abandon(5);
-        assert_eq!(streams.open_call(), Ok(7));
+        assert_eq!(streams.open_call(&RpcCall::default()), Ok(7));
     }
 
     #[test]
     fn stream_numbers_end() {
         let mut streams = ClientStreams::new(2, 0);
         streams.next = Some(u32::MAX);
-        assert_eq!(streams.open_call(), Ok(u32::MAX));
-        assert_eq!(streams.open_call(), Err(ApiMisuse::StreamsExhausted));
+        assert_eq!(streams.open_call(&RpcCall::default()), Ok(u32::MAX));
+        assert_eq!(streams.open_call(&RpcCall::default()), Err(ApiMisuse::StreamsExhausted));
     }
 }

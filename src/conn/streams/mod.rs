@@ -1,6 +1,7 @@
 //! Streams: what each end may send on a stream, and when it is over (specification, "Streams").
 
 pub(super) mod client;
+mod items;
 pub(super) mod server;
 
 /// Whether a stream number is one a client may open.

@@ -1,7 +1,7 @@
 //! The server's view of the streams that a client opens.
 //!
 //! ```text
-//!            RPC_CALL                RPC_RESPONSE | RPC_ERROR
+//!        RPC_CALL | PUBLISH          RPC_RESPONSE | RPC_ERROR
 //!   idle ───────────────▶ Call ──────────────────────────────▶ closed
 //!            SUBSCRIBE               UNSUBSCRIBE | RPC_ERROR
 //!   idle ───────────────▶ Subscription ──────────────────────▶ closed
@@ -9,13 +9,13 @@
 //! A message in fragments is `Receiving` until its last one. Frames of the client on a closed stream crossed the
 //! server's answer on the way and are ignored; on a stream it never opened they are a PROTOCOL_ERROR.
 
-use super::is_client_stream;
+use super::{is_client_stream, items::Items};
 use crate::conn::{ApiMisuse, ConnectionError, Limits, reassembly::Reassembly};
 use crate::wire::{
     ErrorCode, FrameType,
     control::Credit,
-    envelope::{Envelope, RpcCall, Subscribe},
-    frame::Frame,
+    envelope::{Envelope, Publish, RpcCall, Subscribe},
+    frame::{FLAG_END, Frame},
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
@@ -26,6 +26,7 @@ enum State {
     Receiving,
     Call {
         is_cancelled: bool,
+        items: Items,
     },
     Subscription {
         /// Items that may be sent; at most [`CREDIT_MAX`].
@@ -41,7 +42,10 @@ pub(in crate::conn) enum Received {
     /// More fragments are needed, or the frame came too late to matter.
     Nothing,
     Call(u32, RpcCall),
+    Publish(u32, Publish),
     Subscribe(u32, Subscribe),
+    Data(u32, Bytes),
+    DataEnd(u32),
     Cancel(u32),
     Credit(u32),
     /// To be answered with CANCELLED.
@@ -91,7 +95,8 @@ impl ServerStreams {
     /// Takes a frame of a stream.
     pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         match frame.frame_type {
-            FrameType::RPC_CALL | FrameType::SUBSCRIBE => self.recv_opening(frame),
+            FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH => self.recv_opening(frame),
+            FrameType::RPC_DATA => self.recv_data(frame),
             FrameType::RPC_CANCEL => self.recv_cancel(frame),
             FrameType::UNSUBSCRIBE => self.recv_unsubscribe(frame),
             FrameType::CREDIT => self.recv_credit(frame),
@@ -126,42 +131,82 @@ impl ServerStreams {
         if self.going_away_after.is_some_and(|last| stream > last) {
             return Received::Refuse(stream, ErrorCode::GOING_AWAY, "the server is shutting down");
         }
-        if frame_type == FrameType::RPC_CALL {
-            if self.calls >= self.calls_max {
-                return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight");
+        match frame_type {
+            FrameType::SUBSCRIBE => self.admit_subscription(stream, message),
+            _ if self.calls >= self.calls_max => {
+                Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight")
             }
-            let Ok(call) = RpcCall::decode(message) else {
-                return Received::Refuse(
-                    stream,
-                    ErrorCode::INVALID_REQUEST,
-                    "the call is not a valid RpcCall",
-                );
-            };
-            self.calls += 1;
-            self.streams.insert(stream, State::Call { is_cancelled: false });
-            Received::Call(stream, call)
-        } else {
-            if self.subscriptions >= self.subscriptions_max {
-                return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many subscriptions");
-            }
-            let subscribe = match Subscribe::decode(message) {
-                Ok(subscribe) if subscribe.credit <= CREDIT_MAX => subscribe,
-                _ => {
-                    let reason = "the subscription is not a valid Subscribe";
-                    return Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason);
+            FrameType::PUBLISH => match Publish::decode(message) {
+                Ok(publish) => {
+                    self.open_call(stream, &RpcCall::default());
+                    Received::Publish(stream, publish)
                 }
-            };
-            self.subscriptions += 1;
-            self.streams.insert(stream, State::Subscription { credit: subscribe.credit, is_live: false });
-            Received::Subscribe(stream, subscribe)
+                Err(_) => {
+                    let reason = "the event is not a valid Publish";
+                    Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason)
+                }
+            },
+            _ => match RpcCall::decode(message) {
+                Ok(call) => {
+                    self.open_call(stream, &call);
+                    Received::Call(stream, call)
+                }
+                Err(_) => {
+                    let reason = "the call is not a valid RpcCall";
+                    Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason)
+                }
+            },
         }
+    }
+
+    fn open_call(&mut self, stream: u32, call: &RpcCall) {
+        self.calls += 1;
+        let items = Items::of_server(call);
+        self.streams.insert(stream, State::Call { is_cancelled: false, items });
+    }
+
+    fn admit_subscription(&mut self, stream: u32, message: &Bytes) -> Received {
+        if self.subscriptions >= self.subscriptions_max {
+            return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many subscriptions");
+        }
+        let subscribe = match Subscribe::decode(message) {
+            Ok(subscribe) if subscribe.credit <= CREDIT_MAX => subscribe,
+            _ => {
+                let reason = "the subscription is not a valid Subscribe";
+                return Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason);
+            }
+        };
+        self.subscriptions += 1;
+        self.streams.insert(stream, State::Subscription { credit: subscribe.credit, is_live: false });
+        Received::Subscribe(stream, subscribe)
+    }
+
+    /// An item of the client, or the end of them.
+    fn recv_data(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+        let stream = frame.stream;
+        let items = match self.streams.get_mut(&stream) {
+            Some(State::Call { items, .. }) => items,
+            Some(State::Subscription { .. }) => {
+                return Err(ConnectionError::Protocol("RPC_DATA on a subscription"));
+            }
+            Some(State::Receiving) => return Err(ConnectionError::Protocol("RPC_DATA inside a message")),
+            None => return self.late(stream),
+        };
+        if frame.flags & FLAG_END != 0 {
+            items.recv_end()?;
+            return Ok(Received::DataEnd(stream));
+        }
+        items.check_recv()?;
+        let Some(item) = self.partial.recv(frame)? else { return Ok(Received::Nothing) };
+        items.recv_item()?;
+        Ok(Received::Data(stream, item))
     }
 
     fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         expect_empty(frame)?;
         match self.streams.get_mut(&frame.stream) {
-            Some(State::Call { is_cancelled }) if *is_cancelled => Ok(Received::Nothing),
-            Some(State::Call { is_cancelled }) => {
+            Some(State::Call { is_cancelled, .. }) if *is_cancelled => Ok(Received::Nothing),
+            Some(State::Call { is_cancelled, .. }) => {
                 *is_cancelled = true;
                 Ok(Received::Cancel(frame.stream))
             }
@@ -195,7 +240,11 @@ impl ServerStreams {
                     .ok_or(ConnectionError::Protocol("more credit than fits"))?;
                 Ok(Received::Credit(frame.stream))
             }
-            Some(_) => Err(ConnectionError::Protocol("CREDIT on a call")),
+            Some(State::Call { items: of_call, .. }) => {
+                of_call.recv_credit(items)?;
+                Ok(Received::Credit(frame.stream))
+            }
+            Some(State::Receiving) => Err(ConnectionError::Protocol("CREDIT inside a message")),
             None => self.late(frame.stream),
         }
     }
@@ -239,6 +288,31 @@ impl ServerStreams {
         }
     }
 
+    /// Items that may be sent on a call; `None` when it takes none.
+    pub(in crate::conn) fn call_credit(&self, stream: u32) -> Option<u32> {
+        match self.streams.get(&stream) {
+            Some(State::Call { items, .. }) => items.credit(),
+            _ => None,
+        }
+    }
+
+    /// Takes the credit of one item of a call.
+    pub(in crate::conn) fn spend_call_credit(&mut self, stream: u32) -> Result<(), ApiMisuse> {
+        self.items(stream)?.send()
+    }
+
+    /// Counts credit that is given to the client; `false` when it has no more items.
+    pub(in crate::conn) fn grant(&mut self, stream: u32, items: u32) -> Result<bool, ApiMisuse> {
+        self.items(stream)?.grant(items)
+    }
+
+    fn items(&mut self, stream: u32) -> Result<&mut Items, ApiMisuse> {
+        match self.streams.get_mut(&stream) {
+            Some(State::Call { items, .. }) => Ok(items),
+            _ => Err(ApiMisuse::NoSuchStream),
+        }
+    }
+
     /// SUBSCRIBED is sent: items may follow.
     pub(in crate::conn) fn start_subscription(&mut self, stream: u32) -> Result<(), ApiMisuse> {
         match self.streams.get_mut(&stream) {
@@ -273,7 +347,11 @@ impl ServerStreams {
 
     fn close(&mut self, stream: u32) {
         match self.streams.remove(&stream) {
-            Some(State::Call { .. }) => self.calls -= 1,
+            Some(State::Call { .. }) => {
+                self.calls -= 1;
+                // The rest of an item may still come, and is then late.
+                self.partial.forget(stream);
+            }
             Some(State::Subscription { .. }) => self.subscriptions -= 1,
             Some(State::Receiving) | None => {}
         }
@@ -291,7 +369,10 @@ fn expect_empty(frame: &Frame<'_>) -> Result<(), ConnectionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{envelope::Overflow, frame::FLAG_MORE};
+    use crate::wire::{
+        envelope::{CLIENT_ITEMS, Overflow, SERVER_ITEMS},
+        frame::FLAG_MORE,
+    };
     use flatbuffers::FlatBufferBuilder;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
@@ -321,6 +402,7 @@ mod tests {
     fn outcome(state: &str, frame_type: FrameType) -> String {
         let mut streams = ServerStreams::new(&Limits::default());
         let (call, subscribe) = (call(), subscribe(0));
+        let publish = message(&Publish { topic: "t".into(), ..Publish::default() });
         match state {
             "idle" => {}
             "receiving" => {
@@ -332,6 +414,15 @@ mod tests {
                 streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
                 streams.recv(&frame(FrameType::RPC_CANCEL, 1, &[])).unwrap();
             }
+            "with items" => {
+                let call = message(&RpcCall {
+                    method: "m".into(),
+                    streams: CLIENT_ITEMS | SERVER_ITEMS,
+                    ..RpcCall::default()
+                });
+                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                assert_eq!(streams.grant(1, 1), Ok(true));
+            }
             "subscription" => drop(streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe)).unwrap()),
             _ => {
                 streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
@@ -342,6 +433,7 @@ mod tests {
             FrameType::RPC_CALL if state == "receiving" => &call[4..],
             FrameType::RPC_CALL => &call,
             FrameType::SUBSCRIBE => &subscribe,
+            FrameType::PUBLISH => &publish,
             FrameType::CREDIT => &[0, 0, 0, 1],
             _ => &[],
         };
@@ -355,21 +447,30 @@ mod tests {
     #[test]
     fn state_event_table_server_stream() {
         use FrameType as F;
-        let events = [F::RPC_CALL, F::SUBSCRIBE, F::RPC_CANCEL, F::UNSUBSCRIBE, F::CREDIT, F::EVENT];
-        let table: Vec<Vec<String>> = ["idle", "receiving", "call", "cancelled", "subscription", "closed"]
-            .iter()
-            .map(|state| events.iter().map(|event| outcome(state, *event)).collect())
-            .collect();
+        let events = [
+            F::RPC_CALL,
+            F::PUBLISH,
+            F::SUBSCRIBE,
+            F::RPC_CANCEL,
+            F::RPC_DATA,
+            F::UNSUBSCRIBE,
+            F::CREDIT,
+            F::EVENT,
+        ];
+        let states = ["idle", "receiving", "call", "cancelled", "with items", "subscription", "closed"];
+        let table: Vec<Vec<String>> =
+            states.iter().map(|state| events.iter().map(|event| outcome(state, *event)).collect()).collect();
         const E: &str = "PROTOCOL_ERROR";
         assert_eq!(
             table,
             [
-                ["Call", "Subscribe", E, E, E, E],
-                ["Call", E, E, E, E, E],
-                [E, E, "Cancel", E, E, E],
-                [E, E, "Nothing", E, E, E],
-                [E, E, E, "Unsubscribe", "Credit", E],
-                [E, E, "Nothing", "Nothing", "Nothing", E],
+                ["Call", "Publish", "Subscribe", E, E, E, E, E],
+                ["Call", E, E, E, E, E, E, E],
+                [E, E, E, "Cancel", E, E, E, E],
+                [E, E, E, "Nothing", E, E, E, E],
+                [E, E, E, "Cancel", "Data", E, "Credit", E],
+                [E, E, E, E, E, "Unsubscribe", "Credit", E],
+                [E, E, E, "Nothing", "Nothing", "Nothing", "Nothing", E],
             ]
         );
     }
@@ -416,6 +517,26 @@ mod tests {
         assert_eq!(streams.check_event(1), Ok(()));
         streams.spend_credit(1).unwrap();
         assert_eq!(streams.check_event(1), Err(ApiMisuse::NoCredit));
+    }
+
+    #[test]
+    fn items_of_a_client_need_credit_and_end_once() {
+        let mut streams = ServerStreams::new(&Limits::default());
+        let call = message(&RpcCall { method: "m".into(), streams: CLIENT_ITEMS, ..RpcCall::default() });
+        streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+        streams.recv(&frame(FrameType::RPC_CALL, 3, &call)).unwrap();
+        streams.grant(1, 2).unwrap();
+        let item = frame(FrameType::RPC_DATA, 1, b"item");
+        assert_eq!(streams.recv(&item), Ok(Received::Data(1, Bytes::from_static(b"item"))));
+        let first = Frame { flags: FLAG_MORE, ..item };
+        assert_eq!(streams.recv(&first), Ok(Received::Nothing));
+        streams.end_call(1).unwrap();
+        // The rest of it crossed the answer.
+        assert_eq!(streams.recv(&item), Ok(Received::Nothing));
+        assert!(streams.recv(&frame(FrameType::RPC_DATA, 3, b"too early")).is_err());
+        let end = Frame { flags: FLAG_END, ..frame(FrameType::RPC_DATA, 3, &[]) };
+        assert_eq!(streams.recv(&end), Ok(Received::DataEnd(3)));
+        assert!(streams.recv(&end).is_err());
     }
 
     #[test]
