@@ -332,10 +332,11 @@ fn envelopes_json_reads_back() {
             "Subscribe" => Subscribe::decode(&bytes).is_ok(),
             "Subscribed" => Subscribed::decode(&bytes).is_ok(),
             "Event" => Event::decode(&bytes).is_ok(),
+            "Publish" => Publish::decode(&bytes).is_ok(),
             other => panic!("no envelope {other}"),
         };
         assert_eq!(is_taken, vector["refused"] != true, "{}", vector["name"]);
         seen += 1;
     }
-    assert_eq!(seen, 30);
+    assert_eq!(seen, 32);
 }
