@@ -11,7 +11,7 @@ use raystream::auth::{
     authorise_event, authorise_table,
 };
 use raystream::noise::PublicKey;
-use raystream::rpc::{Call, ConnectionId, Encoding, Reply, Status};
+use raystream::rpc::{Call, ConnectionId, Encoding, Items, Reply, Status};
 use raystream::wire::registry::ErrorCode;
 
 const RULES: &str = r#"
@@ -219,6 +219,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
         encoding: Encoding::Json,
         args: Bytes::from_static(args.as_bytes()),
         idempotency_key: None,
+        items: Items::default(),
     };
     match router.dispatch(context, call) {
         Reply::Ready(result) => result,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raystream::api::{Caller, Clock, Context, Router, router};
 use raystream::auth::{Access, AccessHandle, Principal};
 use raystream::noise::PublicKey;
-use raystream::rpc::{Call, ConnectionId, Encoding, Status};
+use raystream::rpc::{Call, ConnectionId, Encoding, Items, Status};
 use raystream::store::embedded::{Embedded, EmbeddedOptions};
 use raystream::store::{Store, StoreOptions};
 use raystream::wire::registry::ErrorCode;
@@ -49,6 +49,7 @@ impl Client {
             encoding: Encoding::Json,
             args: args.into(),
             idempotency_key: None,
+            items: Items::default(),
         };
         self.router.dispatch(context, call).await
     }

@@ -252,6 +252,7 @@ mod tests {
             encoding: Encoding::Json,
             args: Bytes::from(args.into()),
             idempotency_key: None,
+            items: crate::rpc::Items::default(),
         }
     }
 

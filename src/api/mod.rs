@@ -4,12 +4,13 @@ mod args;
 mod caller;
 mod reply;
 mod store_status;
+mod streams;
 mod sys;
 mod tables;
 
 use std::sync::Arc;
 
-use crate::rpc::{self, Call, Reply, Status};
+use crate::rpc::{self, CLIENT_ITEMS, Call, Items, Reply, SERVER_ITEMS, Status};
 use crate::store::Store;
 
 pub use args::JSON_DEPTH_MAX;
@@ -27,7 +28,8 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method("table.push", on(store, tables::push))
         .method("table.pop", on(store, tables::pop))
         .method("table.shift", on(store, tables::shift))
-        .method("table.query", on(store, tables::query))
+        .method_with_items("table.query", SERVER_ITEMS, query(store))
+        .method_with_items("table.import", CLIENT_ITEMS, on(store, streams::import))
         .method("table.count", on(store, tables::count))
         .method("table.ptr", on(store, tables::ptr))
         .method("table.create", on(store, tables::create))
@@ -47,8 +49,28 @@ fn with_sys(
 ) -> rpc::RouterBuilder<Arc<Caller>> {
     builder
         .check(|context, call| context.caller.authorise_call(&call.method))
-        .method("sys.echo", sys::echo)
+        .method_with_items("sys.echo", CLIENT_ITEMS | SERVER_ITEMS, echo)
         .method("sys.info", move |context: Context, call: Call| sys::info(&clock, &context, &call))
+}
+
+/// `sys.echo`: at once without items.
+fn echo(context: Context, mut call: Call) -> Reply {
+    match std::mem::take(&mut call.items) {
+        Items { client: None, server: None } => sys::echo(context, call).into(),
+        items => match streams::check_args(&call) {
+            Ok(()) => Reply::pending(streams::echo(items)),
+            Err(status) => Reply::Ready(Err(status)),
+        },
+    }
+}
+
+/// `table.query`: a page in the answer, or everything as items.
+fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, mut call| match call.items.server.take() {
+        None => Reply::pending(tables::query(store.clone(), context, call)),
+        Some(items) => Reply::pending(streams::query(store.clone(), context, call, items)),
+    }
 }
 
 /// A handler that awaits the store.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::args::Args;
 use super::caller::Context;
 use super::reply::Json as Out;
+use super::streams::item_call;
 use crate::auth::{AuthorisedTable, TableRight};
 use crate::rpc::{Call, Status};
 use crate::store::{Document, DocumentId, Json, Order, Query, Store, StoreError, TableName, Writer};
@@ -23,7 +24,7 @@ impl AsRef<str> for TableName {
 }
 
 /// The table that the arguments name, once the caller has `right` on it.
-fn table(
+pub(super) fn table(
     context: &Context,
     args: &Args<'_>,
     right: TableRight,
@@ -43,7 +44,7 @@ fn writer(context: &Context) -> Writer<'_> {
 }
 
 /// Names the field whose value the store's own check refused.
-fn in_field(field: &str, error: StoreError) -> Status {
+pub(super) fn in_field(field: &str, error: StoreError) -> Status {
     match error {
         StoreError::InvalidInput(message) => Status::invalid(format!("the field `{field}`: {message}")),
         other => other.into(),
@@ -200,6 +201,32 @@ fn version(version: i64) -> Result<Bytes, Status> {
 fn taken(document_taken: Option<Document>) -> Result<Bytes, Status> {
     let Some(taken) = document_taken else { return Ok(NULL) };
     document(Out::with_room(taken.data.as_bytes().len() + taken.id.as_str().len()), &taken).raw("}").finish()
+}
+
+/// `{"id":..,"data":..,"version":..}`.
+pub(super) fn whole(found: &Document) -> Result<Bytes, Status> {
+    let room = found.data.as_bytes().len() + found.id.as_str().len();
+    document(Out::with_room(room), found).raw(r#","version":"#).integer(found.version).raw("}").finish()
+}
+
+/// Writes one document of an import.
+pub(super) async fn import_one(
+    store: &Store,
+    context: &Context,
+    table: &TableName,
+    item: Bytes,
+) -> Result<(), Status> {
+    let item = item_call(item);
+    let args = Args::parse(&item, &["id", "data"])?;
+    let data = Json::new(args.json("data")?);
+    match args.optional_string("id")? {
+        Some(id) => {
+            let id = DocumentId::parse(&id).map_err(|error| in_field("id", error))?;
+            store.set(writer(context), table, &id, data, None).await?;
+        }
+        None => drop(store.push(writer(context), table, data).await?),
+    }
+    Ok(())
 }
 
 /// `{"id":..,"data":..` without the closing brace.

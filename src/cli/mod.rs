@@ -6,11 +6,13 @@ mod config;
 mod connect;
 mod daemon;
 mod dev;
+mod import;
 mod json;
 mod keygen;
 mod output;
 mod ping;
 mod pubkey;
+mod query;
 mod serve;
 mod sub;
 
@@ -87,6 +89,8 @@ enum Command {
     Serve(serve::ServeArguments),
     Config(config::ConfigArguments),
     Call(call::CallArguments),
+    Query(query::QueryArguments),
+    Import(import::ImportArguments),
     Sub(sub::SubArguments),
     Ping(ping::PingArguments),
     Completions(completions::CompletionsArguments),
@@ -122,6 +126,8 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(&arguments, &options, output),
         Command::Config(arguments) => config::run(&arguments, output),
         Command::Call(arguments) => call::run(&arguments, output),
+        Command::Query(arguments) => query::run(&arguments, output),
+        Command::Import(arguments) => import::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),

@@ -6,10 +6,13 @@
 
 use super::error::{CallError, Error};
 use super::link::Link;
+use super::stream::Pipe;
 use crate::conn::{ApiMisuse, ConnectionError};
 use crate::wire::ErrorCode;
 use crate::wire::envelope::{RpcCall, RpcError, RpcResponse};
+use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -26,6 +29,8 @@ pub(super) struct CallCommand {
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<RpcResponse, Error>>,
+    /// The items of a call that has some.
+    pub(super) pipe: Option<Arc<Pipe>>,
 }
 
 struct InFlight {
@@ -65,6 +70,7 @@ impl Calls {
         match link.connection.call(&command.call) {
             Ok(stream) => {
                 self.in_flight.insert(stream, InFlight { command, opened_at: link.writes() });
+                self.move_items(link, stream);
             }
             Err(ApiMisuse::MessageTooLarge) => {
                 let _ = command.reply.send(Err(Error::TooLarge));
@@ -102,6 +108,42 @@ impl Calls {
         {
             // The stream is open, and a connection that is ending needs no cancel.
             let _ = link.connection.cancel(*stream);
+        }
+    }
+
+    /// An item of the server.
+    pub(super) fn on_data(&mut self, stream: u32, item: Bytes) {
+        let in_flight = self.in_flight.get(&stream);
+        if let Some(pipe) = in_flight.and_then(|in_flight| in_flight.command.pipe.as_ref()) {
+            pipe.receive(item);
+        }
+    }
+
+    /// The caller took or gave items.
+    pub(super) fn touch(&mut self, link: &mut Link, id: u64) {
+        let found = self.in_flight.iter().find(|(_, in_flight)| in_flight.command.id == id);
+        if let Some((stream, _)) = found {
+            self.move_items(link, *stream);
+        }
+    }
+
+    /// Sends items as far as there is credit, and gives credit for those that were taken.
+    pub(super) fn move_items(&mut self, link: &mut Link, stream: u32) {
+        let Some(InFlight { command, .. }) = self.in_flight.get(&stream) else { return };
+        let Some(pipe) = &command.pipe else { return };
+        if let Some(items) = pipe.take_credit(command.call.credit) {
+            // The call may be given up, or the connection over: then there is nobody to tell.
+            let _over = link.connection.credit(stream, items);
+        }
+        while link.connection.call_credit(stream).is_some_and(|credit| credit > 0)
+            && let Some(item) = pipe.take_sending()
+        {
+            if link.connection.send_data(stream, item).is_err() {
+                return;
+            }
+        }
+        if pipe.take_end() {
+            let _over = link.connection.end_data(stream);
         }
     }
 

@@ -122,9 +122,9 @@ impl Client {
             metadata: options.metadata,
             ..RpcCall::default()
         };
-        let command = CallCommand { id, call, deadline, reply };
+        let command = CallCommand { id, call, deadline, reply, pipe: None };
         let answered = async {
-            self.0.calls.send(command).await.map_err(|_| self.0.closed())?;
+            self.0.send_call(command).await?;
             let mut guard = CancelOnDrop { signals: &self.0.signals, id, is_armed: true };
             let answer = answer.await;
             guard.is_armed = false;
@@ -132,6 +132,10 @@ impl Client {
         };
         let response = timeout_at(deadline, answered).await.map_err(|_| Error::Timeout(timeout))??;
         Ok(Json::new(response.result))
+    }
+
+    pub(super) fn handle(&self) -> Arc<Handle> {
+        Arc::clone(&self.0)
     }
 
     /// Subscribes to a table: returns when the server has taken the subscription.
@@ -196,7 +200,12 @@ impl Client {
 }
 
 impl Handle {
-    fn next_id(&self) -> u64 {
+    /// Hands a call to the task.
+    pub(super) async fn send_call(&self, command: CallCommand) -> Result<(), Error> {
+        self.calls.send(command).await.map_err(|_| self.closed())
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 

@@ -316,6 +316,14 @@ impl State {
                 self.on_error(stream, error);
                 Ok(())
             }
+            Event::Data(stream, item) => {
+                self.in_flight.on_data(stream, item);
+                Ok(())
+            }
+            Event::Credit(stream) => {
+                self.in_flight.move_items(link, stream);
+                Ok(())
+            }
             Event::Subscribed(stream, subscribed) => self.subscriptions.on_subscribed(stream, subscribed),
             Event::Item(stream, event) => self.subscriptions.on_item(stream, event),
             Event::GoAway(go_away) => {
@@ -390,6 +398,9 @@ impl State {
         let Some(link) = link else { return };
         for id in notes.dropped_calls {
             self.in_flight.cancel(link, id);
+        }
+        for id in notes.streams {
+            self.in_flight.touch(link, id);
         }
         for id in notes.credit {
             self.subscriptions.give_credit(link, id);

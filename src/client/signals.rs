@@ -22,6 +22,8 @@ pub(super) struct Notes {
     pub(super) dropped_subscriptions: Vec<u64>,
     /// Subscriptions that have room for more items.
     pub(super) credit: Vec<u64>,
+    /// Calls whose caller took or gave items.
+    pub(super) streams: Vec<u64>,
 }
 
 impl Signals {
@@ -37,6 +39,14 @@ impl Signals {
         self.note(|notes| {
             if !notes.credit.contains(&id) {
                 notes.credit.push(id);
+            }
+        });
+    }
+
+    pub(super) fn touch_stream(&self, id: u64) {
+        self.note(|notes| {
+            if !notes.streams.contains(&id) {
+                notes.streams.push(id);
             }
         });
     }

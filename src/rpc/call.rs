@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::items::Items;
+
 /// How argument and result bytes are to be read: the enumeration of the envelope `RpcCall`.
 pub use raystream_schema::Encoding;
 
@@ -26,7 +28,7 @@ impl fmt::Debug for ConnectionId {
 }
 
 /// A call as it came off the wire.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Call {
     /// The method's full name, for instance `table.get`.
     pub method: String,
@@ -36,6 +38,8 @@ pub struct Call {
     pub args: Bytes,
     /// Names the call for a retry. No reply is kept under it yet: the specification promises nothing for it in version 1.
     pub idempotency_key: Option<[u8; 16]>,
+    /// The items that go with it, for methods that have some.
+    pub items: Items,
 }
 
 /// Who calls, over which connection, and how long the answer may take.

@@ -4,11 +4,16 @@
 //! router decides what a caller is (the type parameter `C`) and which checks stand before every handler.
 
 mod call;
+mod items;
 mod router;
 mod status;
 mod untrusted;
 
 pub use call::{Call, ConnectionId, Context, Encoding};
+pub use items::{
+    CLIENT_ITEMS, CLIENT_ITEMS_WINDOW, Demand, Gone, ItemPipes, ItemReceiver, ItemSender, Items,
+    SERVER_ITEMS, items,
+};
 pub use router::{DuplicateMethod, Reply, Router, RouterBuilder};
 pub use status::Status;
 pub use untrusted::{UNTRUSTED_TEXT_MAX, Untrusted};

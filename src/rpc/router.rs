@@ -53,7 +53,14 @@ type Check<C> = Box<dyn Fn(&Context<C>, &Call) -> Result<(), Status> + Send + Sy
 /// The methods of a server and the checks before them.
 pub struct Router<C> {
     checks: Vec<Check<C>>,
-    methods: HashMap<Box<str>, Handler<C>>,
+    methods: HashMap<Box<str>, Method<C>>,
+}
+
+/// A handler, and which items it takes.
+struct Method<C> {
+    handler: Handler<C>,
+    /// [`CLIENT_ITEMS`](super::CLIENT_ITEMS), [`SERVER_ITEMS`](super::SERVER_ITEMS).
+    items: u8,
 }
 
 impl<C> Router<C> {
@@ -72,7 +79,11 @@ impl<C> Router<C> {
             }
         }
         match self.methods.get(call.method.as_str()) {
-            Some(handler) => handler(context, call),
+            Some(method) if call.items.directions() & !method.items != 0 => {
+                let message = format!("the method `{}` has no items in this direction", call.method);
+                Reply::Ready(Err(Status::invalid(message)))
+            }
+            Some(method) => (method.handler)(context, call),
             None => Reply::Ready(Err(Status::new(
                 ErrorCode::NOT_FOUND,
                 format!("there is no method `{}`", Untrusted::new(&call.method)),
@@ -96,7 +107,7 @@ pub struct DuplicateMethod(pub String);
 /// Collects checks and methods.
 pub struct RouterBuilder<C> {
     checks: Vec<Check<C>>,
-    methods: HashMap<Box<str>, Handler<C>>,
+    methods: HashMap<Box<str>, Method<C>>,
     duplicate: Option<DuplicateMethod>,
 }
 
@@ -111,15 +122,27 @@ impl<C> RouterBuilder<C> {
         self
     }
 
-    /// Adds a method.
+    /// Adds a method without items.
     #[must_use]
     pub fn method<R: Into<Reply>>(
-        mut self,
+        self,
         name: &str,
         handler: impl Fn(Context<C>, Call) -> R + Send + Sync + 'static,
     ) -> Self {
+        self.method_with_items(name, 0, handler)
+    }
+
+    /// Adds a method that may be called with `items` ([`CLIENT_ITEMS`](super::CLIENT_ITEMS),
+    /// [`SERVER_ITEMS`](super::SERVER_ITEMS)), or without.
+    #[must_use]
+    pub fn method_with_items<R: Into<Reply>>(
+        mut self,
+        name: &str,
+        items: u8,
+        handler: impl Fn(Context<C>, Call) -> R + Send + Sync + 'static,
+    ) -> Self {
         let handler: Handler<C> = Box::new(move |context, call| handler(context, call).into());
-        if self.methods.insert(name.into(), handler).is_some() {
+        if self.methods.insert(name.into(), Method { handler, items }).is_some() {
             self.duplicate = Some(DuplicateMethod(name.to_owned()));
         }
         self
@@ -136,7 +159,7 @@ impl<C> RouterBuilder<C> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ConnectionId, Encoding};
+    use super::super::{CLIENT_ITEMS, ConnectionId, Encoding, Items, SERVER_ITEMS, items};
     use super::*;
 
     fn context(caller: &'static str) -> Context<&'static str> {
@@ -149,6 +172,7 @@ mod tests {
             encoding: Encoding::Json,
             args: Bytes::from_static(b"{}"),
             idempotency_key: None,
+            items: Items::default(),
         }
     }
 
@@ -186,6 +210,28 @@ mod tests {
         let status = router().dispatch(context("ann"), call("no\nthing")).await.expect_err("unknown");
         assert_eq!(status.code, ErrorCode::NOT_FOUND);
         assert_eq!(status.message, "there is no method `no\\u{a}thing`");
+    }
+
+    #[tokio::test]
+    async fn a_method_without_items_refuses_a_call_with_items() {
+        let router = Router::builder()
+            .method("none", |_: Context<&'static str>, call: Call| Ok(call.args))
+            .method_with_items("down", SERVER_ITEMS, |_, call: Call| Ok(call.args))
+            .build()
+            .expect("no name twice");
+        for (method, directions, is_taken) in [
+            ("none", 0, true),
+            ("none", SERVER_ITEMS, false),
+            ("none", CLIENT_ITEMS, false),
+            ("down", 0, true),
+            ("down", SERVER_ITEMS, true),
+            ("down", SERVER_ITEMS | CLIENT_ITEMS, false),
+        ] {
+            let (items, _pipes) = items(directions, &Default::default());
+            let reply = router.dispatch(context("ann"), Call { items, ..call(method) }).await;
+            assert_eq!(reply.is_ok(), is_taken, "{method} {directions}");
+            assert!(reply.is_ok() || reply.is_err_and(|status| status.code == ErrorCode::INVALID_REQUEST));
+        }
     }
 
     #[test]

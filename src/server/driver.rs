@@ -8,6 +8,7 @@ use super::{
     admission::HalfOpen,
     calls::{Calls, Started},
     clock,
+    flows::{self, Flows},
     messages::{end_status, event_message, rpc_error},
     shared::{Counted, Established, Shared},
     subscriptions::{Output, Subscriptions},
@@ -77,6 +78,7 @@ struct Driver<R, W> {
     half_open: Option<HalfOpen>,
     established: Option<Established>,
     calls: Calls,
+    flows: Flows,
     subscriptions: Subscriptions,
     access_changes: watch::Receiver<u64>,
     drain: watch::Receiver<Option<Duration>>,
@@ -90,6 +92,7 @@ enum Wake {
     Read(io::Result<bool>),
     Written(io::Result<()>),
     Answer(u32, Result<Bytes, Status>),
+    Items(flows::Output),
     Subscription(Output),
     AccessChanged,
     Drain,
@@ -118,6 +121,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             half_open: Some(half_open),
             established: None,
             calls: Calls::default(),
+            flows: Flows::default(),
             subscriptions: Subscriptions::default(),
             draining_until: None,
             write_stuck_since: None,
@@ -162,6 +166,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             written = self.writer.write(), if self.writer.has_output() => Wake::Written(written),
             read = self.reader.read(), if room => Wake::Read(read),
             (stream, result) = self.calls.next(), if room => Wake::Answer(stream, result),
+            output = self.flows.next(), if room => Wake::Items(output),
             output = self.subscriptions.next(), if room => Wake::Subscription(output),
             Ok(()) = self.access_changes.changed() => Wake::AccessChanged,
             Ok(()) = self.drain.changed() => Wake::Drain,
@@ -199,7 +204,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                     self.connection.handle_eof()?;
                 }
             }
-            Wake::Answer(stream, result) => self.answer(stream, result),
+            Wake::Answer(stream, result) => self.finish(stream, result),
+            Wake::Items(output) => self.on_items(output),
             Wake::Subscription(output) => self.on_subscription(output),
             Wake::AccessChanged => self.recheck_access(),
             Wake::Drain => {
@@ -227,7 +233,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// While draining: closes as soon as every call is answered, and at the latest when the drain ends.
     fn close_when_drained(&mut self, now: Duration) {
         if let Some(until) = self.draining_until
-            && (self.calls.len() == 0 || now >= until)
+            && (self.calls.len() + self.flows.len() == 0 || now >= until)
         {
             self.connection.close(ErrorCode::GOING_AWAY, "the server is shutting down");
             self.draining_until = None;
@@ -242,11 +248,11 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 Event::Subscribe(stream, subscribe) => self.on_subscribe(stream, subscribe),
                 Event::Credit(stream) => self.resume(stream),
                 Event::Publish(stream, publish) => self.on_publish(stream, &publish),
-                // No method takes items yet, so a client has no credit for any.
-                Event::Data(..) | Event::DataEnd(_) => {}
+                Event::Data(stream, item) => self.flows.recv(stream, item),
+                Event::DataEnd(stream) => self.flows.recv_end(stream),
                 Event::Unsubscribed(stream) => self.subscriptions.remove(stream),
-                // The work goes on to its end and is then answered: its slot is free no sooner.
-                Event::Cancelled(_) | Event::HeartbeatEcho(_) => {}
+                Event::Cancelled(stream) => self.on_cancelled(stream),
+                Event::HeartbeatEcho(_) => {}
                 // What a client's connection says; `Connection` refuses the frames behind it.
                 Event::Connected(..)
                 | Event::Response(..)
@@ -280,7 +286,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             self.answer(stream, Err(Status::new(ErrorCode::RATE_LIMITED, message)));
             return;
         }
-        let limit = self.shared.config.limits.call_deadline.get();
+        let limits = &self.shared.config.limits;
+        let limit = if call.streams == 0 { limits.call_deadline } else { limits.stream_deadline }.get();
         let deadline = match call.deadline_ms {
             0 => limit,
             ms => Duration::from_millis(ms.into()).min(limit),
@@ -296,10 +303,48 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             encoding: call.encoding,
             args: call.args,
             idempotency_key: call.idempotency_key,
+            items: self.flows.open(stream, call.streams, tokio::time::Instant::now() + deadline),
         };
         let reply = self.shared.router.dispatch(context, call);
-        if let Started::Answer(result) = self.calls.start(stream, reply, deadline) {
+        match self.calls.start(stream, reply, deadline) {
+            Started::Answer(result) => self.finish(stream, result),
+            // From here on its items are waited for.
+            Started::Pending => self.advance(stream),
+        }
+    }
+
+    /// The caller wants no answer. The work goes on to its end and is then answered: its slot is free no sooner.
+    fn on_cancelled(&mut self, stream: u32) {
+        let is_done = self.flows.has_answer(stream);
+        self.flows.remove(stream);
+        if is_done {
+            self.answer(stream, Err(Status::new(ErrorCode::CANCELLED, "the call was cancelled")));
+        }
+    }
+
+    fn on_items(&mut self, output: flows::Output) {
+        match output {
+            flows::Output::Advance(stream) => self.advance(stream),
+            flows::Output::Ask => self.flows.ask(&mut self.connection),
+            flows::Output::OutOfTime(stream) => {
+                let message = "the deadline passed before the items were taken";
+                self.answer(stream, Err(Status::new(ErrorCode::TIMEOUT, message)));
+            }
+        }
+    }
+
+    /// Sends items of a call, and its answer when they are all sent.
+    fn advance(&mut self, stream: u32) {
+        if let Some(result) = self.flows.advance(stream, &mut self.connection) {
             self.answer(stream, result);
+        }
+    }
+
+    /// A handler answered: its items go first.
+    fn finish(&mut self, stream: u32, result: Result<Bytes, Status>) {
+        match self.flows.answer(stream, result) {
+            Some(result) => self.answer(stream, result),
+            None => self.advance(stream),
         }
     }
 
@@ -353,7 +398,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         Ok(())
     }
 
+    /// There is credit, for a call or for a subscription.
     fn resume(&mut self, stream: u32) {
+        self.advance(stream);
         let credit = self.connection.subscription_credit(stream).unwrap_or(0);
         self.subscriptions.resume(stream, credit);
     }

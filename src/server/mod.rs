@@ -7,6 +7,7 @@ mod clock;
 pub mod config;
 mod daemon;
 mod driver;
+mod flows;
 pub mod harden;
 mod http;
 pub mod key_file;

@@ -18,13 +18,14 @@ mod query;
 mod session;
 mod sqlstate;
 mod statements;
+mod stream;
 mod tables;
 mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_postgres::Config;
 
 use ids::IdSource;
@@ -34,6 +35,7 @@ use tables::TableCache;
 
 pub use error::{MigrationError, StartError, StoreError};
 pub use json::Json;
+pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
 pub use types::{
     DOCUMENT_DEPTH_MAX, DOCUMENT_ID_LEN_MAX, DOCUMENT_LEN_MAX, Document, DocumentId, ORDER_PATH_LEN_MAX,
     Order, Page, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_PAGE_LEN_MAX, Query, TABLE_NAME_LEN_MAX,
@@ -92,6 +94,8 @@ struct Inner {
     tables: TableCache,
     ids: IdSource,
     written: Arc<Notify>,
+    /// Places for streams.
+    streams: Arc<Semaphore>,
 }
 
 /// How long the first connections may take after the server was found good.
@@ -117,7 +121,8 @@ impl Store {
             })?;
         }
         let (tables, ids) = (TableCache::default(), IdSource::default());
-        Ok(Self(Arc::new(Inner { options, reads, writes, tables, ids, written })))
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Ok(Self(Arc::new(Inner { options, reads, writes, tables, ids, written, streams })))
     }
 
     /// Where Postgres is: for those who need a connection of their own (a transaction, LISTEN).

@@ -9,5 +9,6 @@ mod limits;
 mod resume;
 mod secrets;
 mod serve;
+mod streams;
 mod support;
 mod websocket;

@@ -131,6 +131,40 @@ impl TestDaemon {
         file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process")
     }
 
+    /// Asks its Postgres directly; gives the first column of the last row as text.
+    pub(crate) fn sql(&self, statement: &str) -> String {
+        let file = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).expect("Postgres runs");
+        let lines: Vec<&str> = file.lines().collect();
+        let mut config = tokio_postgres::Config::new();
+        config.user("raystream").dbname("raystream").host_path(lines[4].trim());
+        config.port(lines[3].trim().parse().expect("the fourth line is the port"));
+        // A thread of its own, because the caller may be inside a runtime.
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(async {
+                    let (client, connection) =
+                        config.connect(tokio_postgres::NoTls).await.expect("a session");
+                    tokio::spawn(connection);
+                    let rows = client.simple_query(statement).await.expect("a statement that works");
+                    let values = rows.iter().filter_map(|message| match message {
+                        tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                        _ => None,
+                    });
+                    values.last().unwrap_or_default()
+                })
+            });
+            asked.join().expect("the thread does not panic")
+        })
+    }
+
+    /// The physical table of a name, as it stands in a statement.
+    pub(crate) fn physical(&self, table: &str) -> String {
+        let name =
+            format!("SELECT format('%I.%I', ptr_schema, ptr) FROM raystream.storage WHERE name = '{table}'");
+        self.sql(&name)
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");

@@ -39,6 +39,9 @@ pub const WRITE_DEADLINE: Period = Period::from_secs(10);
 pub const DRAIN: Period = Period::from_secs(30);
 /// How long a call may take when the caller names no shorter deadline.
 pub const CALL_DEADLINE: Period = Period::from_secs(30);
+/// How long a call with items may take when the caller names no shorter deadline: ten million documents to a reader that
+/// takes some thousands a second. As long as it runs Postgres keeps what was deleted since.
+pub const STREAM_DEADLINE: Period = Period::from_secs(3_600);
 /// Bytes that wait to be sent on one connection before it counts as a slow consumer. One message of the largest size.
 pub const OUTBOUND: ByteSize = ByteSize::from_bytes(1 << 20);
 
@@ -75,6 +78,8 @@ pub struct LimitsConfig {
     pub write_deadline: Period,
     /// See [`CALL_DEADLINE`].
     pub call_deadline: Period,
+    /// See [`STREAM_DEADLINE`].
+    pub stream_deadline: Period,
     /// See [`DRAIN`].
     pub drain: Period,
     /// See [`OUTBOUND`].
@@ -98,6 +103,7 @@ impl Default for LimitsConfig {
             key_age: KEY_AGE,
             write_deadline: WRITE_DEADLINE,
             call_deadline: CALL_DEADLINE,
+            stream_deadline: STREAM_DEADLINE,
             drain: DRAIN,
             outbound: OUTBOUND,
         }

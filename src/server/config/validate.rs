@@ -79,6 +79,7 @@ impl Checks<'_> {
             ("key_age", limits.key_age),
             ("write_deadline", limits.write_deadline),
             ("call_deadline", limits.call_deadline),
+            ("stream_deadline", limits.stream_deadline),
             ("drain", limits.drain),
         ] {
             self.period(&format!("limits.{name}"), period);

@@ -1,0 +1,88 @@
+//! `raystream query`
+
+use clap::Args;
+
+use super::connect::block_on;
+use super::{ConnectArguments, Failure, Output, json};
+use crate::client::{CallStream, Json, StreamOptions};
+use crate::server::config::Period;
+use crate::wire::ErrorCode;
+
+/// Bytes of lines that are gathered before they are written.
+const BATCH_MAX: usize = 64 * 1024;
+
+/// Print the documents of a table, one JSON object a line, however many there are
+///
+/// All of them are as of one moment. What reads the lines sets the pace: nothing piles up on either side.
+#[derive(Debug, Args)]
+pub(super) struct QueryArguments {
+    #[command(flatten)]
+    connect: ConnectArguments,
+    /// The table
+    #[arg(value_name = "TABLE")]
+    table: String,
+    /// Only documents that contain this JSON object
+    #[arg(long, value_name = "JSON")]
+    filter: Option<String>,
+    /// Their order: `id`, or the path of a field like address.city; `-` before it for descending
+    #[arg(long, value_name = "ORDER", allow_hyphen_values = true)]
+    order: Option<String>,
+    /// At most so many
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
+    /// Give up when it is not done after this time; the server's own limit is one hour
+    #[arg(long, value_name = "TIME")]
+    deadline: Option<Period>,
+}
+
+pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(), Failure> {
+    let filter = arguments.filter.as_ref().map(|text| json::parse("the filter", text.clone())).transpose()?;
+    let args = Json::encode(&serde_json::json!({
+        "table": arguments.table,
+        "filter": filter.map(|filter| filter.decode::<serde_json::Value>()).transpose()?,
+        "order": arguments.order,
+        "limit": arguments.limit,
+    }))?;
+    let mut options = StreamOptions::receiving();
+    options.timeout = arguments.deadline.map(|deadline| deadline.get());
+    block_on(async {
+        let client = arguments.connect.connect(output, |_| {}).await?;
+        let mut documents = client.open("table.query", args, options).await?;
+        let printed = print(&mut documents, output).await;
+        // An error ends the command; what was printed stands.
+        drop(documents);
+        client.close().await;
+        printed
+    })
+}
+
+async fn print(documents: &mut CallStream, output: &mut Output) -> Result<(), Failure> {
+    let mut lines = String::new();
+    loop {
+        // What is here already goes out in one write, up to a bound; nobody waits for a batch to fill.
+        let next = match futures_util::FutureExt::now_or_never(documents.next()) {
+            Some(next) => next,
+            None => {
+                output.bytes(lines.as_bytes())?;
+                lines.clear();
+                documents.next().await
+            }
+        };
+        let document = match next {
+            Ok(Some(document)) => document,
+            end => {
+                output.bytes(lines.as_bytes())?;
+                return end.map(drop).map_err(Failure::from);
+            }
+        };
+        let line = json::printable(&document).ok_or_else(|| {
+            Failure::answered(ErrorCode::INTERNAL_ERROR, "an item of the server is not JSON")
+        })?;
+        lines.push_str(&line);
+        lines.push('\n');
+        if lines.len() >= BATCH_MAX {
+            output.bytes(lines.as_bytes())?;
+            lines.clear();
+        }
+    }
+}

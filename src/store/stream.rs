@@ -1,0 +1,260 @@
+//! Queries whose result is as long as it is: read through a portal, a piece at a time, as the reader takes them.
+//!
+//! Each has a session of its own for as long as it runs, in one snapshot. A reader that stops reading stops the portal:
+//! what waits here is one chunk, and what Postgres has ready in the socket.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, IsolationLevel, NoTls};
+
+use super::session::{self, Access};
+use super::sqlstate::{self, Verdict};
+use super::statements::Param;
+use super::tables::column;
+use super::{Document, DocumentId, Json, Order, Store, StoreError, TableName, TablePtr};
+
+/// Streams at the same time: each has a session of Postgres, and a snapshot that keeps deleted rows from being collected.
+pub const STREAMS_MAX: usize = 16;
+
+/// What a caller is told to wait when so many run: most are over in seconds.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Rows that Postgres is asked for at once. They are taken from the socket as the reader takes them, so this bounds
+/// round trips and not memory.
+const ROWS_PER_FETCH: i32 = 4_096;
+
+/// Bytes of documents after which a chunk is handed over: a record's worth.
+const CHUNK_LEN: usize = 64 * 1024;
+
+/// Documents of a chunk: short ones, too, are to arrive before a record is full.
+const CHUNK_DOCUMENTS: usize = 1_024;
+
+/// How long a cancel may take to reach Postgres before the session is just cut.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a stream is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct StreamQuery {
+    /// Only documents that contain this (Postgres `@>`); absent, all.
+    pub filter: Option<Json>,
+    /// Their order.
+    pub order: Order,
+    /// The most documents; absent, all.
+    pub limit: Option<u32>,
+}
+
+/// The documents of a query, in order and as of one moment.
+#[derive(Debug)]
+pub struct DocumentStream {
+    chunks: mpsc::Receiver<Result<Vec<Document>, StoreError>>,
+    task: JoinHandle<()>,
+}
+
+impl DocumentStream {
+    /// The next documents; `None` after the last ones.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when the connection broke: the documents so far are right, and there are more.
+    /// [`StoreError::Timeout`] when the time of the query is over.
+    pub async fn next(&mut self) -> Option<Result<Vec<Document>, StoreError>> {
+        self.chunks.recv().await
+    }
+
+    /// Ends the query and waits until it has stopped. Dropping the stream ends it too.
+    pub async fn close(mut self) {
+        self.chunks.close();
+        while self.chunks.recv().await.is_some() {}
+        // A task that panicked is over too.
+        let _over = self.task.await;
+    }
+}
+
+impl Store {
+    /// Streams the documents that match, all of them as of one moment, for at most `longest`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such table; [`StoreError::Unavailable`] when [`STREAMS_MAX`] run.
+    pub async fn stream(
+        &self,
+        table: &TableName,
+        query: StreamQuery,
+        longest: Duration,
+    ) -> Result<DocumentStream, StoreError> {
+        if let Some(filter) = &query.filter {
+            filter.check()?;
+        }
+        let table = self.table(table).await?;
+        let busy = |_| StoreError::Unavailable { retry_after: RETRY_AFTER };
+        let place = self.0.streams.clone().try_acquire_owned().map_err(busy)?;
+        let session = session::open(&self.0.options, Access::Read).await.map_err(|error| {
+            tracing::warn!(%error, "no connection for a stream");
+            StoreError::Unavailable { retry_after: RETRY_AFTER }
+        })?;
+        let (sender, chunks) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            let mut client = session.client;
+            let cancel = client.cancel_token();
+            let result = tokio::select! {
+                result = read(&mut client, &table, &query, longest, &sender) => result,
+                () = sender.closed() => {
+                    let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, cancel.cancel_query(NoTls)).await;
+                    if !matches!(cancelled, Ok(Ok(()))) {
+                        tracing::debug!("a stream was not cancelled: its session is cut");
+                    }
+                    // A backend that waits for the socket hears no cancel, and no reader is left.
+                    session.driver.abort();
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                // Nobody may be left to hear it.
+                let _unheard = sender.send(Err(refusal(&error))).await;
+            }
+            drop(place);
+        });
+        Ok(DocumentStream { chunks, task })
+    }
+}
+
+/// Reads all rows into `sender`.
+async fn read(
+    client: &mut Client,
+    table: &TablePtr,
+    query: &StreamQuery,
+    longest: Duration,
+    sender: &mpsc::Sender<Result<Vec<Document>, StoreError>>,
+) -> Result<(), tokio_postgres::Error> {
+    let longest = longest.as_millis();
+    // The time that a reader takes counts, so it is that of the whole stream.
+    let settings = format!(
+        "SET statement_timeout = {longest}; SET idle_in_transaction_session_timeout = {longest}; \
+         SET plan_cache_mode = force_custom_plan"
+    );
+    client.batch_execute(&settings).await?;
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let statement = transaction.prepare(&sql(table, query)).await?;
+    let params = params(query);
+    let borrowed: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| &**param as _).collect();
+    let portal = transaction.bind(&statement, &borrowed).await?;
+    let (mut chunk, mut len) = (Vec::new(), 0);
+    loop {
+        let rows = transaction.query_portal_raw(&portal, ROWS_PER_FETCH).await?;
+        let mut rows = pin!(rows);
+        let mut found = 0;
+        while let Some(row) = rows.try_next().await? {
+            found += 1;
+            let Ok(document) = document(&row) else {
+                let _unheard = sender.send(Err(StoreError::Internal)).await;
+                return Ok(());
+            };
+            len += document.data.as_bytes().len() + document.id.as_str().len();
+            chunk.push(document);
+            if len >= CHUNK_LEN || chunk.len() >= CHUNK_DOCUMENTS {
+                len = 0;
+                if sender.send(Ok(std::mem::take(&mut chunk))).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        if found < ROWS_PER_FETCH {
+            break;
+        }
+    }
+    if !chunk.is_empty() {
+        let _unheard = sender.send(Ok(chunk)).await;
+    }
+    transaction.commit().await
+}
+
+fn document(row: &tokio_postgres::Row) -> Result<Document, StoreError> {
+    Ok(Document { id: DocumentId::stored(column(row, 0)?), data: column(row, 1)?, version: column(row, 2)? })
+}
+
+/// Parameters, as the query has them: filter, path, limit.
+fn sql(table: &TablePtr, query: &StreamQuery) -> String {
+    let mut last = 0;
+    let mut next = || {
+        last += 1;
+        format!("${last}")
+    };
+    let filter = match &query.filter {
+        Some(_) => format!(" AND data @> {}", next()),
+        None => String::new(),
+    };
+    let direction = |descending: bool| if descending { " DESC" } else { "" };
+    let order = match &query.order {
+        Order::Insertion => "_order, id".to_owned(),
+        Order::Id { descending } => format!("id{}", direction(*descending)),
+        Order::Field { descending, .. } => {
+            let direction = direction(*descending);
+            format!("coalesce(data #> {}::text[], 'null'){direction}, id{direction}", next())
+        }
+    };
+    let limit = match query.limit {
+        Some(_) => format!(" LIMIT {}", next()),
+        None => String::new(),
+    };
+    format!(
+        "SELECT id, data, _version FROM {} WHERE _deleted_txid IS NULL{filter} ORDER BY {order}{limit}",
+        table.quoted()
+    )
+}
+
+fn params(query: &StreamQuery) -> Vec<Param> {
+    let mut params: Vec<Param> = Vec::new();
+    if let Some(filter) = &query.filter {
+        params.push(Box::new(filter.clone()));
+    }
+    if let Order::Field { path, .. } = &query.order {
+        params.push(Box::new(path.clone()));
+    }
+    if let Some(limit) = query.limit {
+        params.push(Box::new(i64::from(limit)));
+    }
+    params
+}
+
+fn refusal(error: &tokio_postgres::Error) -> StoreError {
+    let unavailable = StoreError::Unavailable { retry_after: RETRY_AFTER };
+    let Some(database) = error.as_db_error() else {
+        tracing::warn!(error = session::whole_message(error), "a stream broke");
+        return unavailable;
+    };
+    match sqlstate::judge(database) {
+        Verdict::Refused(error) => error,
+        Verdict::SessionLost | Verdict::Stale => unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_has_its_parameters_in_the_order_of_the_values() {
+        let table = TablePtr { schema: "s".into(), table: "t\"".into() };
+        let all = StreamQuery {
+            filter: Some(Json::new("{}")),
+            order: Order::Field { path: vec!["a".into()], descending: true },
+            limit: Some(3),
+        };
+        assert_eq!(
+            sql(&table, &all),
+            "SELECT id, data, _version FROM \"s\".\"t\"\"\" WHERE _deleted_txid IS NULL AND data @> $1 \
+             ORDER BY coalesce(data #> $2::text[], 'null') DESC, id DESC LIMIT $3"
+        );
+        assert_eq!(params(&all).len(), 3);
+        assert!(sql(&table, &StreamQuery::default()).ends_with("IS NULL ORDER BY _order, id"));
+        assert_eq!(params(&StreamQuery::default()).len(), 0);
+    }
+}
