@@ -222,7 +222,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
         items: Items::default(),
     };
     match router.dispatch(context, call) {
-        Reply::Ready(result) => result,
+        Reply::Ready(answer) => answer.map(|answer| answer.result),
         Reply::Pending(_) => panic!("sys methods are ready at once"),
     }
 }

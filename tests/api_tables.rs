@@ -51,7 +51,7 @@ impl Client {
             idempotency_key: None,
             items: Items::default(),
         };
-        self.router.dispatch(context, call).await
+        self.router.dispatch(context, call).await.map(|answer| answer.result)
     }
 
     async fn call(&self, method: &str, args: Value) -> Value {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::args::{self, Args};
 use super::caller::Context;
 use super::reply::Json;
-use crate::rpc::{Call, Status};
+use crate::rpc::{Answer, Call, Status};
 
 /// The version of the wire protocol, as `sys.info` gives it.
 pub const PROTOCOL: &str = "raystream-v1";
@@ -20,14 +20,12 @@ pub trait Clock: Send + Sync + 'static {
     fn uptime_ms(&self) -> u64;
 }
 
-/// `sys.echo {..}`: the same object, byte for byte.
-pub(super) fn echo(_: Context, call: Call) -> Result<Bytes, Status> {
+/// `sys.echo {..}`: the same object, byte for byte, and the call's metadata as trailers: what the other side sees of both.
+pub(super) fn echo(context: Context, call: Call) -> Result<Answer, Status> {
     let json = args::text(&call)?;
     args::check_object(json)?;
-    if call.args.is_empty() {
-        return Ok(Bytes::from_static(b"{}"));
-    }
-    Ok(call.args)
+    let result = if call.args.is_empty() { Bytes::from_static(b"{}") } else { call.args };
+    Ok(Answer { result, trailers: context.metadata })
 }
 
 /// `sys.info`: `{name, version, protocol, server_time_ms, uptime_ms, connection, principal}`.

@@ -3,12 +3,14 @@
 //! This room knows no socket, no SQL and no method. [`Router`] maps a method's name to a handler; whoever builds the
 //! router decides what a caller is (the type parameter `C`) and which checks stand before every handler.
 
+mod answer;
 mod call;
 mod items;
 mod router;
 mod status;
 mod untrusted;
 
+pub use answer::Answer;
 pub use call::{Call, ConnectionId, Context, Encoding};
 pub use items::{
     CLIENT_ITEMS, CLIENT_ITEMS_WINDOW, Demand, Gone, ItemPipes, ItemReceiver, ItemSender, Items,

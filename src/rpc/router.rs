@@ -5,9 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{self, Poll};
 
-use bytes::Bytes;
-
-use super::{Call, Context, Status, Untrusted};
+use super::{Answer, Call, Context, Status, Untrusted};
 use crate::wire::registry::ErrorCode;
 
 /// The answer of a handler: there already, or to be awaited.
@@ -16,31 +14,31 @@ use crate::wire::registry::ErrorCode;
 /// at the variant first and only keeps (or spawns) the pending ones.
 #[must_use = "a pending reply does nothing until it is polled"]
 pub enum Reply {
-    /// The result as JSON bytes, or the failure.
-    Ready(Result<Bytes, Status>),
+    /// The result with its trailers, or the failure.
+    Ready(Result<Answer, Status>),
     /// A future that gives the same. Dropping it gives the call up.
-    Pending(Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>),
+    Pending(Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>),
 }
 
 impl Reply {
-    /// Wraps work that has to be awaited.
-    pub fn pending(work: impl Future<Output = Result<Bytes, Status>> + Send + 'static) -> Self {
-        Self::Pending(Box::pin(work))
+    /// Wraps work that has to be awaited: it gives an [`Answer`], or the result alone.
+    pub fn pending<T: Into<Answer>>(work: impl Future<Output = Result<T, Status>> + Send + 'static) -> Self {
+        Self::Pending(Box::pin(async { work.await.map(Into::into) }))
     }
 }
 
-impl From<Result<Bytes, Status>> for Reply {
-    fn from(result: Result<Bytes, Status>) -> Self {
-        Self::Ready(result)
+impl<T: Into<Answer>> From<Result<T, Status>> for Reply {
+    fn from(result: Result<T, Status>) -> Self {
+        Self::Ready(result.map(Into::into))
     }
 }
 
 impl Future for Reply {
-    type Output = Result<Bytes, Status>;
+    type Output = Result<Answer, Status>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            // The value is cloned (a reference count), so that polling again after completion is no fault.
+            // The value is cloned (the result is a reference count), so that polling again after completion is no fault.
             Self::Ready(result) => Poll::Ready(result.clone()),
             Self::Pending(work) => work.as_mut().poll(cx),
         }
@@ -161,6 +159,7 @@ impl<C> RouterBuilder<C> {
 mod tests {
     use super::super::{CLIENT_ITEMS, ConnectionId, Encoding, Items, SERVER_ITEMS, items};
     use super::*;
+    use bytes::Bytes;
 
     fn context(caller: &'static str) -> Context<&'static str> {
         Context { caller, connection: ConnectionId([7; 16]), deadline: None, metadata: Vec::new() }
@@ -198,7 +197,7 @@ mod tests {
         assert!(matches!(router().dispatch(context("ann"), call("echo")), Reply::Ready(Ok(_))));
         let reply = router().dispatch(context("ann"), call("later"));
         assert!(matches!(reply, Reply::Pending(_)));
-        assert_eq!(reply.await, Ok(Bytes::from_static(b"{}")));
+        assert_eq!(reply.await, Ok(Bytes::from_static(b"{}").into()));
     }
 
     #[tokio::test]

@@ -1,10 +1,9 @@
 //! The calls in flight of one connection, polled by the connection's own task: no task is spawned for a call.
 
 use crate::{
-    rpc::{Reply, Status},
+    rpc::{Answer, Reply, Status},
     wire::ErrorCode,
 };
-use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     pin::Pin,
@@ -13,7 +12,7 @@ use std::{
 };
 use tokio::time::{Instant, Sleep};
 
-type Work = Pin<Box<dyn Future<Output = Result<Bytes, Status>> + Send>>;
+pub(super) type Work = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
 
 /// Work that was started and has not stopped.
 struct InFlight {
@@ -24,7 +23,7 @@ struct InFlight {
 }
 
 enum Outcome {
-    Answer(u32, Result<Bytes, Status>),
+    Answer(u32, Result<Answer, Status>),
     /// The caller is to be told; the work is given back.
     DeadlinePassed(InFlight),
     /// Work stopped whose caller was told already.
@@ -63,7 +62,7 @@ pub(super) struct Calls {
 /// What came of a dispatch.
 pub(super) enum Started {
     /// The answer was there at once.
-    Answer(Result<Bytes, Status>),
+    Answer(Result<Answer, Status>),
     /// It will come out of [`Calls::next`].
     Pending,
 }
@@ -87,7 +86,7 @@ impl Calls {
     }
 
     /// Waits for the next answer. Waits for ever when nothing runs. Cancel-safe.
-    pub(super) async fn next(&mut self) -> (u32, Result<Bytes, Status>) {
+    pub(super) async fn next(&mut self) -> (u32, Result<Answer, Status>) {
         loop {
             match self.running.next().await {
                 Some(Outcome::Answer(stream, result)) => return (stream, result),
@@ -115,7 +114,7 @@ mod tests {
         let mut calls = Calls::default();
         let work = async move {
             finished.await.expect("the sender lives");
-            Ok(Bytes::new())
+            Ok(Answer::default())
         };
         calls.start(1, Reply::Pending(Box::pin(work)), Duration::from_secs(1));
         let (stream, result) = calls.next().await;

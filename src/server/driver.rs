@@ -9,8 +9,9 @@ use super::{
     calls::{Calls, Started},
     clock,
     flows::{self, Flows},
-    messages::{end_status, event_message, rpc_error},
+    messages::{end_status, event_message, rpc_error, rpc_response},
     shared::{Counted, Established, Shared},
+    stages::Stopwatch,
     subscriptions::{Output, Subscriptions},
     transport::{LINGER, ReadHalf, WriteHalf},
 };
@@ -18,17 +19,16 @@ use crate::{
     api,
     auth::{self, Principal, TableRight},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
-    rpc::{Call, ConnectionId, Context, Status, Untrusted},
+    rpc::{Answer, Call, ConnectionId, Context, Status, Untrusted},
     store::{
         Json, TableName,
         feed::{Item, Overflow, SubscribeRequest},
     },
     wire::{
         ErrorCode,
-        envelope::{self, Publish, RpcCall, RpcResponse, Subscribe, Subscribed},
+        envelope::{self, Publish, RpcCall, Subscribe, Subscribed},
     },
 };
-use bytes::Bytes;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
@@ -83,6 +83,8 @@ struct Driver<R, W> {
     access_changes: watch::Receiver<u64>,
     drain: watch::Receiver<Option<Duration>>,
     draining_until: Option<Duration>,
+    /// When the latest input was read: what it brought is taken in the same round.
+    read_at: Duration,
     /// When the write that is stuck began to be.
     write_stuck_since: Option<Duration>,
 }
@@ -91,7 +93,7 @@ struct Driver<R, W> {
 enum Wake {
     Read(io::Result<bool>),
     Written(io::Result<()>),
-    Answer(u32, Result<Bytes, Status>),
+    Answer(u32, Result<Answer, Status>),
     Items(flows::Output),
     Subscription(Output),
     AccessChanged,
@@ -124,6 +126,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             flows: Flows::default(),
             subscriptions: Subscriptions::default(),
             draining_until: None,
+            read_at: accepted,
             write_stuck_since: None,
         })
     }
@@ -143,7 +146,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         self.drain.mark_changed();
         loop {
             let now = self.shared.clock.now();
-            self.take_events();
+            self.take_events(now);
             self.close_when_drained(now);
             self.writer.take(&mut self.connection, now);
             if !self.writer.has_output() {
@@ -199,6 +202,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             }
             Wake::Read(read) => {
                 if read? {
+                    self.read_at = now;
                     self.reader.hand_over(&mut self.connection, now)?;
                 } else {
                     self.connection.handle_eof()?;
@@ -240,11 +244,12 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
     }
 
-    fn take_events(&mut self) {
+    /// `opened_at` is when the latest input had been opened and decoded.
+    fn take_events(&mut self, opened_at: Duration) {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Established(peer) => self.on_established(&peer),
-                Event::Call(stream, call) => self.on_call(stream, call),
+                Event::Call(stream, call) => self.on_call(stream, call, opened_at),
                 Event::Subscribe(stream, subscribe) => self.on_subscribe(stream, subscribe),
                 Event::Credit(stream) => self.resume(stream),
                 Event::Publish(stream, publish) => self.on_publish(stream, &publish),
@@ -279,7 +284,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         self.established = Some(Established { caller: Arc::new(caller), id });
     }
 
-    fn on_call(&mut self, stream: u32, call: RpcCall) {
+    fn on_call(&mut self, stream: u32, call: RpcCall, opened_at: Duration) {
         let Some(established) = self.established.clone() else { return };
         if self.calls.len() >= usize::from(self.shared.config.limits.calls_per_connection) {
             let message = "too many calls are still running on this connection";
@@ -298,6 +303,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             deadline: Some(deadline),
             metadata: call.metadata,
         };
+        let stopwatch = call.times.then(|| Stopwatch::start(&self.shared.clock, self.read_at, opened_at));
         let call = Call {
             method: call.method,
             encoding: call.encoding,
@@ -306,6 +312,10 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             items: self.flows.open(stream, call.streams, tokio::time::Instant::now() + deadline),
         };
         let reply = self.shared.router.dispatch(context, call);
+        let reply = match stopwatch {
+            Some(stopwatch) => stopwatch.follow(reply),
+            None => reply,
+        };
         match self.calls.start(stream, reply, deadline) {
             Started::Answer(result) => self.finish(stream, result),
             // From here on its items are waited for.
@@ -341,7 +351,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     }
 
     /// A handler answered: its items go first.
-    fn finish(&mut self, stream: u32, result: Result<Bytes, Status>) {
+    fn finish(&mut self, stream: u32, result: Result<Answer, Status>) {
         match self.flows.answer(stream, result) {
             Some(result) => self.answer(stream, result),
             None => self.advance(stream),
@@ -353,9 +363,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         self.answer(stream, Err(Status::new(ErrorCode::NOT_FOUND, message)));
     }
 
-    fn answer(&mut self, stream: u32, result: Result<Bytes, Status>) {
+    fn answer(&mut self, stream: u32, result: Result<Answer, Status>) {
         let sent = match result {
-            Ok(result) => self.connection.respond(stream, &RpcResponse { result, ..RpcResponse::default() }),
+            Ok(answer) => self.connection.respond(stream, &rpc_response(answer)),
             Err(status) => self.connection.respond_error(stream, &rpc_error(status)),
         };
         if let Err(misuse) = sent

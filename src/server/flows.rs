@@ -5,7 +5,7 @@
 
 use crate::{
     conn::{ApiMisuse, Connection},
-    rpc::{CLIENT_ITEMS_WINDOW, Demand, ItemPipes, Items, Status, items},
+    rpc::{Answer, CLIENT_ITEMS_WINDOW, Demand, ItemPipes, Items, Status, items},
     wire::ErrorCode,
 };
 use bytes::Bytes;
@@ -42,7 +42,7 @@ struct Flow {
     /// Of the last chunk, without credit so far.
     waiting: VecDeque<Bytes>,
     /// The answer, once the handler has given it.
-    answer: Option<Result<Bytes, Status>>,
+    answer: Option<Result<Answer, Status>>,
     deadline: Instant,
     client: Option<Client>,
 }
@@ -124,8 +124,8 @@ impl Flows {
     pub(super) fn answer(
         &mut self,
         stream: u32,
-        result: Result<Bytes, Status>,
-    ) -> Option<Result<Bytes, Status>> {
+        result: Result<Answer, Status>,
+    ) -> Option<Result<Answer, Status>> {
         match self.flows.get_mut(&stream) {
             Some(flow) if result.is_ok() && !flow.is_sent() => {
                 flow.answer = Some(result);
@@ -186,7 +186,7 @@ impl Flows {
         &mut self,
         stream: u32,
         connection: &mut Connection,
-    ) -> Option<Result<Bytes, Status>> {
+    ) -> Option<Result<Answer, Status>> {
         let flow = self.flows.get_mut(&stream)?;
         while let Some(item) = flow.waiting.front() {
             match connection.send_data(stream, item.clone()) {
@@ -325,7 +325,7 @@ mod tests {
         let sender = items.server.expect("asked for");
         sender.send(vec![Bytes::from_static(b"item")]).await.expect("there is a place");
         drop(sender);
-        assert_eq!(flows.answer(1, Ok(Bytes::new())), None);
+        assert_eq!(flows.answer(1, Ok(Bytes::new().into())), None);
         assert_eq!(flows.advance(1, &mut connection), None);
         assert!(matches!(flows.next().await, Output::Advance(1)));
         // There is no credit, and none comes.

@@ -1,21 +1,29 @@
 //! From what the floors below say to the messages of the wire.
 
 use crate::{
-    rpc::Status,
+    rpc::{Answer, Status},
     store::{
         Json,
         feed::{Change, ChangeKind, EndReason},
     },
     wire::{
         ErrorCode,
-        envelope::{self, EventKind, RpcError},
-        limits::MESSAGE_MAX,
+        envelope::{self, EventKind, RpcError, RpcResponse},
+        limits::{MESSAGE_MAX, METADATA_ENTRIES_MAX},
     },
 };
 use bytes::Bytes;
 
 /// What an EVENT needs beside its images and its cursor: the id and the table itself.
 const EVENT_OVERHEAD: usize = 8 * 1024;
+
+/// The message of an answer. Trailers beyond what a message may carry are left out: a client ends the connection over
+/// one more.
+pub(super) fn rpc_response(answer: Answer) -> RpcResponse {
+    let Answer { result, mut trailers } = answer;
+    trailers.truncate(METADATA_ENTRIES_MAX);
+    RpcResponse { result, trailers, ..RpcResponse::default() }
+}
 
 /// The error message of a failure.
 pub(super) fn rpc_error(status: Status) -> RpcError {
@@ -79,5 +87,21 @@ pub(super) fn event_message(change: Change) -> envelope::Event {
         dropped: change.dropped,
         omitted,
         lag: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::envelope::Envelope as _;
+
+    #[test]
+    fn trailers_are_as_many_as_a_message_carries() {
+        let trailers: Vec<_> =
+            (0..METADATA_ENTRIES_MAX + 4).map(|n| (n.to_string(), String::new())).collect();
+        let answer = Answer { result: Bytes::from_static(b"1"), trailers: trailers.clone() };
+        let message = Bytes::copy_from_slice(rpc_response(answer).encode(&mut Default::default()));
+        let sent = RpcResponse::decode(&message).expect("a client takes it");
+        assert_eq!((&sent.result[..], &sent.trailers[..]), (&b"1"[..], &trailers[..METADATA_ENTRIES_MAX]));
     }
 }

@@ -15,6 +15,7 @@ mod listener;
 pub mod logging;
 mod messages;
 mod shared;
+mod stages;
 mod subscriptions;
 mod transport;
 
