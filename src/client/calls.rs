@@ -1,8 +1,8 @@
 //! Calls in flight: who waits for which stream, and what becomes of them when the connection is lost.
 //!
-//! A call runs at most once. When a connection is lost, calls of which no byte can have left this process are made again
-//! on the next one, and so are calls that the server says it has not taken (GOAWAY, GOING_AWAY). Every other call ends
-//! with [`Error::UnknownOutcome`]: it may have run.
+//! Here a call runs at most once. When a connection is lost, calls of which no byte can have left this process are made
+//! again on the next one, and so are calls that the server says it has not taken (GOAWAY, GOING_AWAY). Every other call ends
+//! with [`Error::UnknownOutcome`]: it may have run. Whether it is sent again nevertheless, `retry` decides.
 
 use super::error::{CallError, Error};
 use super::link::Link;
@@ -28,9 +28,25 @@ pub(super) struct CallCommand {
     pub(super) call: RpcCall,
     /// When the caller stops waiting.
     pub(super) deadline: Instant,
-    pub(super) reply: oneshot::Sender<Result<RpcResponse, Error>>,
+    pub(super) reply: oneshot::Sender<Result<RpcResponse, Box<Failed>>>,
     /// The items of a call that has some.
     pub(super) pipe: Option<Arc<Pipe>>,
+}
+
+/// A call that failed comes back with its error, so that nothing is copied for an attempt that may follow.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    /// `None` when it was never looked at, because the client is over.
+    pub(super) call: Option<RpcCall>,
+}
+
+impl CallCommand {
+    pub(super) fn fail(self, error: Error) {
+        let failed = Failed { error, call: Some(self.call) };
+        // Nobody waits any more: nobody is to be told.
+        let _ = self.reply.send(Err(Box::new(failed)));
+    }
 }
 
 struct InFlight {
@@ -73,7 +89,7 @@ impl Calls {
                 self.move_items(link, stream);
             }
             Err(ApiMisuse::MessageTooLarge) => {
-                let _ = command.reply.send(Err(Error::TooLarge));
+                command.fail(Error::TooLarge);
             }
             Err(error) => {
                 self.again.push_front(command);
@@ -95,7 +111,7 @@ impl Calls {
         if error.code == ErrorCode::GOING_AWAY {
             self.again.push_back(command);
         } else {
-            let _ = command.reply.send(Err(Error::Call(CallError::from(error))));
+            command.fail(Error::Call(CallError::from(error)));
         }
         Ok(())
     }
@@ -156,7 +172,7 @@ impl Calls {
             let was_taken = last_taken.is_none_or(|last| stream <= last);
             if was_sent && was_taken {
                 let method = command.call.method.clone();
-                let _ = command.reply.send(Err(Error::UnknownOutcome { method, cause: cause.clone() }));
+                command.fail(Error::UnknownOutcome { method, cause: cause.clone() });
             } else if !command.reply.is_closed() {
                 self.again.push_back(command);
             }
@@ -168,7 +184,7 @@ impl Calls {
     pub(super) fn fail(&mut self, error: &Error) {
         let waiting = self.in_flight.drain().map(|(_, in_flight)| in_flight.command);
         for command in waiting.chain(self.again.drain(..)) {
-            let _ = command.reply.send(Err(error.clone()));
+            command.fail(error.clone());
         }
     }
 }

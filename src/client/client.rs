@@ -1,15 +1,17 @@
 //! The face of the client.
 
-use super::calls::CallCommand;
+use super::calls::{CallCommand, Failed};
 use super::connector::Connector;
 use super::driver::{Control, Driver, Status};
 use super::link::ConnectionInfo;
 use super::options::{CallOptions, Options};
+use super::response::Response;
 use super::resume::Entry;
+use super::retry::{Attempts, Bucket, RetryPolicy};
 use super::signals::Signals;
 use super::subscription::{Queue, SubscribeOptions, Subscription};
 use super::{Error, Json, ServerUrl};
-use crate::wire::envelope::RpcCall;
+use crate::wire::envelope::{RpcCall, RpcResponse};
 use crate::wire::limits::CALLS_MAX;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
@@ -52,6 +54,8 @@ pub(super) struct Handle {
     pub(super) signals: Arc<Signals>,
     status: watch::Receiver<Status>,
     call_timeout: Duration,
+    retry: RetryPolicy,
+    retries: Bucket,
     next_id: AtomicU64,
 }
 
@@ -71,6 +75,7 @@ impl Client {
     pub async fn connect_url(url: ServerUrl, options: Options) -> Result<Self, Error> {
         options.check(&url)?;
         let call_timeout = options.call_timeout;
+        let (retry, retries) = (options.retry.clone(), Bucket::new(options.retry_budget));
         let mut connector = Connector::new(url, options);
         // A future of many buffers is kept off the caller's.
         let link = Box::pin(connector.connect()).await?;
@@ -82,10 +87,12 @@ impl Client {
             Driver::new(connector, calls_waiting, control_waiting, Arc::clone(&signals), status_sender);
         tokio::spawn(driver.run(link));
         let next_id = AtomicU64::new(0);
-        Ok(Self(Arc::new(Handle { calls, control, signals, status, call_timeout, next_id })))
+        Ok(Self(Arc::new(Handle { calls, control, signals, status, call_timeout, retry, retries, next_id })))
     }
 
     /// Calls a method. Dropping the future gives the call up and tells the server so.
+    ///
+    /// A call that fails is sent again when that is safe and may help ([`Options::retry`]).
     ///
     /// # Errors
     /// [`Error::Call`] from the server, [`Error::Timeout`], [`Error::UnknownOutcome`] when the connection was lost
@@ -111,27 +118,55 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub async fn call_with(&self, method: &str, args: Json, options: CallOptions) -> Result<Json, Error> {
+        self.call_response(method, args, options).await.map(|response| response.result)
+    }
+
+    /// Calls a method and gives the whole answer: the result, the trailers and how many attempts it took.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub async fn call_response(
+        &self,
+        method: &str,
+        args: Json,
+        options: CallOptions,
+    ) -> Result<Response, Error> {
         let timeout = options.timeout.unwrap_or(self.0.call_timeout);
         let deadline = Instant::now() + timeout;
-        let id = self.0.next_id();
-        let (reply, answer) = oneshot::channel();
         let call = RpcCall {
             method: method.to_owned(),
             args: args.into_bytes(),
-            idempotency_key: options.idempotency_key,
+            idempotency_key: options.idempotency_key.map(|key| key.0),
             metadata: options.metadata,
+            times: options.times,
             ..RpcCall::default()
         };
-        let command = CallCommand { id, call, deadline, reply, pipe: None };
-        let answered = async {
-            self.0.send_call(command).await?;
-            let mut guard = CancelOnDrop { signals: &self.0.signals, id, is_armed: true };
-            let answer = answer.await;
-            guard.is_armed = false;
-            answer.unwrap_or_else(|_| Err(self.0.closed()))
-        };
-        let response = timeout_at(deadline, answered).await.map_err(|_| Error::Timeout(timeout))??;
-        Ok(Json::new(response.result))
+        let policy = options.retry.as_ref().unwrap_or(&self.0.retry);
+        let answered = self.attempts(policy, call, deadline);
+        timeout_at(deadline, answered).await.unwrap_or(Err(Error::Timeout(timeout)))
+    }
+
+    /// Sends a call, and again as long as that is right.
+    async fn attempts(
+        &self,
+        policy: &RetryPolicy,
+        call: RpcCall,
+        deadline: Instant,
+    ) -> Result<Response, Error> {
+        self.0.retries.earn();
+        let mut attempts = Attempts::new(policy, &self.0.retries, deadline);
+        let mut call = call;
+        loop {
+            let failed = match self.0.attempt(call, deadline).await {
+                Ok(response) => return Ok(Response::new(response, attempts.made())),
+                Err(failed) => failed,
+            };
+            let Failed { error, call: returned } = *failed;
+            let pause = attempts.after(error, returned.as_ref(), Instant::now())?;
+            call = returned.expect("a call that is not given back is not sent again");
+            tracing::debug!(method = call.method, attempt = attempts.made(), ?pause, "a call is sent again");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     pub(super) fn handle(&self) -> Arc<Handle> {
@@ -203,6 +238,19 @@ impl Handle {
     /// Hands a call to the task.
     pub(super) async fn send_call(&self, command: CallCommand) -> Result<(), Error> {
         self.calls.send(command).await.map_err(|_| self.closed())
+    }
+
+    /// Sends a call once.
+    async fn attempt(&self, call: RpcCall, deadline: Instant) -> Result<RpcResponse, Box<Failed>> {
+        let id = self.next_id();
+        let (reply, answer) = oneshot::channel();
+        let sent = self.calls.send(CallCommand { id, call, deadline, reply, pipe: None }).await;
+        let over = |call| Box::new(Failed { error: self.closed(), call });
+        sent.map_err(|unsent| over(Some(unsent.0.call)))?;
+        let mut guard = CancelOnDrop { signals: &self.signals, id, is_armed: true };
+        let answer = answer.await;
+        guard.is_armed = false;
+        answer.unwrap_or_else(|_| Err(over(None)))
     }
 
     pub(super) fn next_id(&self) -> u64 {

@@ -43,6 +43,9 @@ pub enum Error {
     /// The result is not JSON, or not of the type that was asked for.
     #[error("the result is not what was expected: {0}")]
     Result(Arc<serde_json::Error>),
+    /// The system gives no random bytes for an idempotency key.
+    #[error("the system's random generator failed: {0}")]
+    Random(getrandom::Error),
     /// The text is no URL of a server.
     #[error(transparent)]
     Url(#[from] UrlError),

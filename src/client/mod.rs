@@ -5,10 +5,14 @@
 //!
 //! When the connection is lost, the task connects again, with pauses that grow and are random, and then
 //!
-//! - calls that were never sent are made on the new connection; those that may have run end with
-//!   [`Error::UnknownOutcome`], because a write must not happen twice behind the caller's back;
+//! - calls that were never sent are made on the new connection; those that may have run are sent again when that is
+//!   safe, and otherwise end with [`Error::UnknownOutcome`], because a write must not happen twice behind the caller's
+//!   back;
 //! - subscriptions go on after the last item that was received: nothing is missed and nothing comes twice
 //!   (see [`Subscription`]).
+//!
+//! What is safe to send again: methods that only read, and calls with an [`IdempotencyKey`]. [`RetryPolicy`] says how often
+//! and when, [`RetryBudget`] how much all calls of a client may add to a server's work.
 //!
 //! It runs on a tokio runtime with IO and time enabled.
 
@@ -19,11 +23,15 @@ mod client;
 mod connector;
 mod driver;
 mod error;
+mod idempotency;
+mod jitter;
 mod json;
 mod link;
 mod options;
 mod reconnect;
+mod response;
 mod resume;
+mod retry;
 mod signals;
 mod stream;
 mod subscription;
@@ -34,10 +42,13 @@ pub use crate::wire::envelope::{EventKind, Overflow};
 pub use client::Client;
 pub use driver::Status;
 pub use error::{CallError, ConnectError, ConnectReason, Error};
+pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey};
 pub use json::Json;
 pub use link::ConnectionInfo;
 pub use options::{CallOptions, CipherPreference, Options};
 pub use reconnect::ReconnectPolicy;
+pub use response::Response;
+pub use retry::{RetryBudget, RetryPolicy};
 pub use stream::{CallStream, StreamOptions};
 pub use subscription::{Change, Item, SubscribeOptions, Subscription};
 pub use url::{DEFAULT_PORT, DEFAULT_WEBSOCKET_PATH, ServerUrl, Transport, UrlError};

@@ -1,7 +1,8 @@
 //! How to connect, and as whom.
 
-use super::ServerUrl;
 use super::reconnect::ReconnectPolicy;
+use super::retry::{RetryBudget, RetryPolicy};
+use super::{IdempotencyKey, ServerUrl};
 use crate::conn::{ClientConfig, Limits};
 use crate::noise::{CryptoProvider, Psk, PublicKey, StaticSecret};
 use crate::wire::Suite;
@@ -56,6 +57,11 @@ pub struct Options {
     pub call_timeout: Duration,
     /// What happens when the connection is lost; `None`: the client is over.
     pub reconnect: Option<ReconnectPolicy>,
+    /// For a call that sets none: how it is sent again when it fails and that is safe. Methods that only read are
+    /// repeated, writes only with an idempotency key.
+    pub retry: RetryPolicy,
+    /// How many retries all calls may make together.
+    pub retry_budget: RetryBudget,
 }
 
 impl Default for Options {
@@ -68,6 +74,8 @@ impl Default for Options {
             connect_timeout: CONNECT_TIMEOUT,
             call_timeout: CALL_TIMEOUT,
             reconnect: Some(ReconnectPolicy::default()),
+            retry: RetryPolicy::default(),
+            retry_budget: RetryBudget::default(),
         }
     }
 }
@@ -130,13 +138,19 @@ pub(super) fn provider() -> &'static dyn CryptoProvider {
 /// What one call asks for beyond its method and arguments.
 #[derive(Clone, Debug, Default)]
 pub struct CallOptions {
-    /// From now to the answer, reconnecting included; `None` is [`Options::call_timeout`]. The server gets what is left
-    /// of it as the call's deadline.
+    /// From now to the answer, reconnecting and retries included; `None` is [`Options::call_timeout`]. The server gets
+    /// what is left of it as the call's deadline.
     pub timeout: Option<Duration>,
-    /// Names the call for a safe retry.
-    pub idempotency_key: Option<[u8; 16]>,
-    /// At most 32 pairs that travel with the call.
+    /// Names the call, so that it may be sent again: given, or drawn by [`IdempotencyKey::random`]. All attempts have the
+    /// same one.
+    pub idempotency_key: Option<IdempotencyKey>,
+    /// At most 32 pairs that travel with the call, of at most 1,024 bytes each key and value.
     pub metadata: Vec<(String, String)>,
+    /// Ask the server how long each stage took: [`Response::trailers`](super::Response::trailers) then has the times in
+    /// microseconds, as `time-queue-us`, `time-crypto-us`, `time-dispatch-us` and `time-database-us`.
+    pub times: bool,
+    /// How the call is sent again when it fails; `None` is [`Options::retry`].
+    pub retry: Option<RetryPolicy>,
 }
 
 #[cfg(test)]

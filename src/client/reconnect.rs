@@ -1,13 +1,12 @@
 //! When to try again.
 
+use super::jitter::{full_jitter, random_fraction};
 use std::time::Duration;
 
 /// The first pause is anything up to this: a restart of a server is over soon.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// No pause is longer: after an outage a client is back within this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// Doublings after which every policy has reached its longest pause; keeps the exponent small.
-const DOUBLINGS_MAX: u32 = 20;
 
 /// How long to wait between attempts: a random time between zero and a bound that doubles (full jitter), so that the
 /// clients of one server do not all come back in the same moment.
@@ -60,16 +59,10 @@ impl Backoff {
     }
 
     fn next_with(&mut self, fraction: f64) -> Duration {
-        let factor = 1_u32 << self.failures.min(DOUBLINGS_MAX);
-        self.failures = self.failures.saturating_add(1);
-        let bound = self.policy.first_pause.saturating_mul(factor).min(self.policy.longest_pause);
-        bound.mul_f64(fraction)
+        let failures = self.failures;
+        self.failures = failures.saturating_add(1);
+        full_jitter(self.policy.first_pause, self.policy.longest_pause, failures, fraction)
     }
-}
-
-/// A number in 0..1. Without the system's generator the pause is the whole bound: longer, never a storm.
-fn random_fraction() -> f64 {
-    getrandom::u32().map_or(1.0, |number| f64::from(number) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

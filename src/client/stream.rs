@@ -1,8 +1,8 @@
 //! Calls with items: many out, many in, or both, as far as each side gives credit.
 
-use super::calls::CallCommand;
+use super::calls::{CallCommand, Failed};
 use super::client::{Client, Handle};
-use super::{Error, Json};
+use super::{Error, IdempotencyKey, Json};
 use crate::wire::envelope::{CLIENT_ITEMS, RpcCall, RpcResponse, SERVER_ITEMS};
 use crate::wire::limits::{CREDIT_MAX, MESSAGE_MAX};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub struct StreamOptions {
     /// At most 32 pairs that travel with the call.
     pub metadata: Vec<(String, String)>,
     /// Names the call for a safe retry.
-    pub idempotency_key: Option<[u8; 16]>,
+    pub idempotency_key: Option<IdempotencyKey>,
     /// Whether this side sends items.
     pub sends: bool,
     /// Whether the server sends items.
@@ -125,7 +125,7 @@ pub struct CallStream {
     id: u64,
     handle: Arc<Handle>,
     pipe: Arc<Pipe>,
-    answer: oneshot::Receiver<Result<RpcResponse, Error>>,
+    answer: oneshot::Receiver<Result<RpcResponse, Box<Failed>>>,
     /// The answer, once it is there.
     result: Option<Result<RpcResponse, Error>>,
     deadline: Instant,
@@ -149,7 +149,7 @@ impl Client {
         let call = RpcCall {
             method: method.to_owned(),
             args: args.into_bytes(),
-            idempotency_key: options.idempotency_key,
+            idempotency_key: options.idempotency_key.map(|key| key.0),
             metadata: options.metadata,
             streams: direction(options.sends, CLIENT_ITEMS) | direction(options.receives, SERVER_ITEMS),
             credit: if options.receives { window } else { 0 },
@@ -191,7 +191,7 @@ impl CallStream {
             let woken = timeout_at(self.deadline, async {
                 tokio::select! {
                     // An item that came with the answer is taken before it: the loop looks for items first.
-                    answered = answer => *result = Some(answered.unwrap_or(Err(Error::Closed))),
+                    answered = answer => *result = Some(outcome(answered)),
                     () = pipe.readable.notified() => {}
                 }
             });
@@ -222,7 +222,7 @@ impl CallStream {
             let Self { pipe, answer, result, .. } = self;
             let woken = timeout_at(self.deadline, async {
                 tokio::select! {
-                    answered = answer => *result = Some(answered.unwrap_or(Err(Error::Closed))),
+                    answered = answer => *result = Some(outcome(answered)),
                     () = pipe.writable.notified() => {}
                 }
             });
@@ -249,6 +249,16 @@ impl CallStream {
             Some(Err(error)) => Err(error),
             None => Err(Error::Closed),
         }
+    }
+}
+
+/// The answer, or why there is none.
+fn outcome(
+    answered: Result<Result<RpcResponse, Box<Failed>>, oneshot::error::RecvError>,
+) -> Result<RpcResponse, Error> {
+    match answered {
+        Ok(answer) => answer.map_err(|failed| failed.error),
+        Err(_) => Err(Error::Closed),
     }
 }
 

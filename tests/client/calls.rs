@@ -27,13 +27,16 @@ async fn options_travel_with_the_call() {
     let (client, mut session) = server.connect().await;
     let options = CallOptions {
         timeout: Some(Duration::from_secs(5)),
-        idempotency_key: Some([4; 16]),
+        idempotency_key: Some([4; 16].into()),
         metadata: vec![("trace".into(), "9".into())],
+        times: true,
+        ..CallOptions::default()
     };
     let call = client.call_with("m", Json::new("{ }"), options);
     let (result, call) = tokio::join!(call, session.echo());
     assert_eq!(result.unwrap().as_bytes(), b"{ }");
     assert_eq!(call.idempotency_key, Some([4; 16]));
+    assert!(call.times);
     assert_eq!(call.metadata, [("trace".to_owned(), "9".to_owned())]);
     assert!((4_000..=5_000).contains(&call.deadline_ms));
 }

@@ -9,5 +9,6 @@
 mod calls;
 mod connect;
 mod reconnect;
+mod retries;
 mod server;
 mod subscriptions;
