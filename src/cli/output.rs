@@ -157,6 +157,11 @@ impl Output {
         }
     }
 
+    /// A pair that came with a result, on standard error.
+    pub(super) fn trailer(&self, key: &str, value: &str) {
+        self.labelled(&printable(key), "36", value);
+    }
+
     /// A warning, on standard error.
     pub fn warn(&self, text: impl AsRef<str>) {
         self.labelled("warning", "33", text.as_ref());

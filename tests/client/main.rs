@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod calls;
+// The command line is there with the daemon only.
+#[cfg(feature = "server")]
+mod command_line;
 mod connect;
 mod reconnect;
 mod retries;
