@@ -45,6 +45,12 @@ pub(super) enum OverflowPolicy {
     Close,
     /// Drop the oldest events and count them
     DropOldest,
+    /// Lose nothing: read what did not fit from the change log
+    Block,
+    /// Merge the events of a document that wait into one
+    Conflate,
+    /// Start again with a new snapshot, after a line of type `reset`
+    Resnapshot,
 }
 
 pub(super) fn run(arguments: &SubArguments, output: &mut Output) -> Result<(), Failure> {
@@ -181,6 +187,9 @@ fn write_change(kind_of_line: &str, change: &Change, lines: &mut String) -> Resu
         document(&change.old)?,
         change.version,
     ));
+    if change.lag > 0 {
+        lines.push_str(&format!(r#","lag":{}"#, change.lag));
+    }
     if change.dropped > 0 {
         lines.push_str(&format!(r#","dropped":{}"#, change.dropped));
     }
@@ -200,6 +209,9 @@ impl SubArguments {
         options.overflow = match self.overflow {
             OverflowPolicy::Close => Overflow::Close,
             OverflowPolicy::DropOldest => Overflow::DropOldest,
+            OverflowPolicy::Block => Overflow::Block,
+            OverflowPolicy::Conflate => Overflow::Conflate,
+            OverflowPolicy::Resnapshot => Overflow::Resnapshot,
         };
         Ok(options)
     }
@@ -251,9 +263,11 @@ mod tests {
         assert_eq!(value["kind"], "enter");
         assert_eq!(value["id"], "a\"\u{9b}");
         event.dropped = 7;
+        event.lag = 9;
         event.omitted = 1;
         event.data = None;
         let value: serde_json::Value = serde_json::from_str(&line(event.clone())).expect("JSON");
+        assert_eq!(value["lag"].as_u64(), Some(9));
         assert_eq!((value["dropped"].as_u64(), value["cut"].as_bool()), (Some(7), Some(true)));
         event.data = Some(b"}{"[..].into());
         assert!(write_line(&Item::Event(event.into()), &mut String::new()).is_err());

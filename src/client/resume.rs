@@ -6,7 +6,7 @@ use super::reconnect::{Backoff, ReconnectPolicy};
 use super::subscription::{Item, Queue, SubscribeOptions};
 use crate::conn::ApiMisuse;
 use crate::wire::ErrorCode;
-use crate::wire::envelope::{Event as EventMessage, EventKind, RpcError, Subscribe, Subscribed};
+use crate::wire::envelope::{Event as EventMessage, EventKind, Overflow, RpcError, Subscribe, Subscribed};
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -113,6 +113,11 @@ impl Entry {
                 Ok(())
             }
             // A quiet subscription is told where it stands, so that its position does not grow too old.
+            // A second snapshot of a table that has become empty.
+            (Phase::Live(stream), true) if self.options.overflow == Overflow::Resnapshot => {
+                self.begin_again(stream);
+                self.on_subscribed(Subscribed { cursor, snapshot_end: true })
+            }
             (Phase::Live(_), false) => {
                 self.resume = Some(cursor.clone());
                 self.queue.push(Item::Position { cursor });
@@ -129,6 +134,11 @@ impl Entry {
                 self.has_partial_snapshot = true;
                 self.queue.push(Item::Snapshot(event.into()));
             }
+            (Phase::Live(stream), EventKind::Snapshot) if self.options.overflow == Overflow::Resnapshot => {
+                self.begin_again(stream);
+                self.has_partial_snapshot = true;
+                self.queue.push(Item::Snapshot(event.into()));
+            }
             (Phase::Live(_), kind) if kind != EventKind::Snapshot => {
                 self.resume = Some(event.cursor.clone());
                 self.backoff.reset();
@@ -137,6 +147,13 @@ impl Entry {
             _ => return Err(Breach("an EVENT of a kind that is out of its turn")),
         }
         Ok(())
+    }
+
+    /// This end fell behind, and the server sends a new snapshot on the same stream.
+    fn begin_again(&mut self, stream: u32) {
+        self.phase = Phase::Snapshot(stream);
+        self.resume = None;
+        self.queue.push(Item::Reset { reason: "this end fell behind; a new snapshot follows".to_owned() });
     }
 
     /// The stream ended without fault of the request: go on after a pause.
@@ -375,6 +392,48 @@ mod tests {
         assert_eq!(request.cursor.as_deref(), Some("1"));
         // Two items are queued and hold their part of the window.
         assert_eq!(request.credit, 7);
+    }
+
+    #[test]
+    fn a_second_snapshot_is_a_reset_and_only_with_its_policy() {
+        let live = |overflow| {
+            let mut entry = entry(SubscribeOptions { overflow, ..SubscribeOptions::new("t") });
+            entry.request();
+            entry.phase = Phase::Asked(1);
+            entry.on_subscribed(subscribed("0", false)).unwrap();
+            entry.on_subscribed(subscribed("0", true)).unwrap();
+            entry.on_item(event(EventKind::Insert, "1")).unwrap();
+            entry
+        };
+        let kinds = |entry: &Entry| {
+            let items = entry.queue.drain();
+            let name = |item: &Item| match item {
+                Item::Position { .. } => "position",
+                Item::Snapshot(_) => "snapshot",
+                Item::SnapshotEnd { .. } => "end",
+                Item::Event(_) => "event",
+                Item::Reset { .. } => "reset",
+            };
+            items.iter().map(name).collect::<Vec<_>>()
+        };
+        let mut again = live(Overflow::Resnapshot);
+        again.on_subscribed(subscribed("s", false)).unwrap();
+        again.on_item(event(EventKind::Snapshot, "s")).unwrap();
+        assert_eq!(again.resume, None, "it cannot be resumed inside of the second one either");
+        assert!(again.on_item(event(EventKind::Insert, "2")).is_err());
+        again.on_subscribed(subscribed("2", true)).unwrap();
+        assert_eq!(again.resume.as_deref(), Some("2"));
+        assert_eq!(kinds(&again), ["position", "end", "event", "reset", "snapshot", "end"]);
+
+        let mut empty = live(Overflow::Resnapshot);
+        empty.on_subscribed(subscribed("s", false)).unwrap();
+        empty.on_subscribed(subscribed("2", true)).unwrap();
+        assert_eq!(kinds(&empty), ["position", "end", "event", "reset", "end"]);
+
+        for other in [Overflow::Close, Overflow::DropOldest, Overflow::Block, Overflow::Conflate] {
+            assert!(live(other).on_item(event(EventKind::Snapshot, "s")).is_err());
+            assert!(live(other).on_subscribed(subscribed("2", true)).is_err());
+        }
     }
 
     #[test]

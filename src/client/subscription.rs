@@ -108,8 +108,11 @@ pub struct Change {
     pub old: Option<Json>,
     /// Its version after the change.
     pub version: u64,
-    /// Events of this subscription that the server dropped so far ([`Overflow::DropOldest`]).
+    /// Events of this subscription that the server dropped so far ([`Overflow::DropOldest`], [`Overflow::Resnapshot`]), or
+    /// merged into a later one of the same document ([`Overflow::Conflate`]).
     pub dropped: u64,
+    /// Events that waited at the server behind this one when it was sent.
+    pub lag: u32,
     /// `data` or `old` is missing only because the message would have been too long: read the document.
     pub is_cut: bool,
 }
@@ -124,6 +127,7 @@ impl From<EventMessage> for Change {
             old: event.old.map(|old: Bytes| Json::new(old)),
             version: event.version,
             dropped: event.dropped,
+            lag: event.lag,
             is_cut: event.omitted & (OMITTED_DATA | OMITTED_OLD) != 0,
         }
     }
@@ -182,6 +186,12 @@ impl Queue {
         }
         state.items.push_back(item);
         state.wake();
+    }
+
+    /// What is queued, for tests.
+    #[cfg(test)]
+    pub(super) fn drain(&self) -> Vec<Item> {
+        self.lock().items.drain(..).collect()
     }
 
     pub(super) fn end(&self, error: Option<Error>) {
@@ -300,6 +310,7 @@ mod tests {
             old: None,
             version: n,
             dropped: 0,
+            lag: 0,
             is_cut: false,
         }
     }

@@ -400,6 +400,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             snapshot: subscribe.snapshot,
             overflow: match subscribe.overflow {
                 envelope::Overflow::DropOldest => Overflow::DropOldest,
+                envelope::Overflow::Block => Overflow::Block,
+                envelope::Overflow::Conflate => Overflow::Conflate,
+                envelope::Overflow::Resnapshot => Overflow::Resnapshot,
                 _ => Overflow::Close,
             },
         };

@@ -86,7 +86,7 @@ pub(super) fn event_message(change: Change) -> envelope::Event {
         version: u64::try_from(change.version).unwrap_or(0),
         dropped: change.dropped,
         omitted,
-        lag: 0,
+        lag: change.lag,
     }
 }
 

@@ -9,6 +9,7 @@ mod filter;
 mod load;
 mod order;
 mod overflow;
+mod policies;
 mod reset;
 mod resume;
 mod snapshot;

@@ -40,8 +40,12 @@ pub struct Change {
     pub old: Option<Json>,
     /// The document's version; of a deleted one, the version that the delete has.
     pub version: i64,
-    /// How many changes this subscription has lost so far to the overflow policy `DropOldest`.
+    /// How many changes this subscription has lost so far to the overflow policies `DropOldest` and `Resnapshot`, or got
+    /// as part of another one by `Conflate`.
     pub dropped: u64,
+    /// How many changes waited behind this one when it was given out; those that are still to be read from the log or the
+    /// table are not counted.
+    pub lag: u32,
 }
 
 /// What a subscription gives out.
@@ -150,6 +154,7 @@ impl Record {
             old: self.before.clone().filter(|_| kind != ChangeKind::Enter),
             version: self.version,
             dropped,
+            lag: 0,
         }
     }
 }

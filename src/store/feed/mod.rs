@@ -30,6 +30,13 @@
 //! When the queue overruns during the read, the subscription reads on from S out of the log, and so on until it has
 //! caught up. Only a live subscription can fall behind; its overflow policy says what then.
 //!
+//! # Falling behind
+//! A full queue of policy `Block` takes nothing more. Once what it holds was given out, the subscription begins again as
+//! one that resumes after the cursor of its last item, so the two arguments above hold for it: the queue is a prefix of
+//! what was handed over, and the rest is in the log. `Resnapshot` begins again as one with a snapshot. `Conflate` merges
+//! changes of one document and puts the merged change at the place of its last one: whatever a cursor leaves behind is
+//! contained in a change after it.
+//!
 //! # Bounds
 //! A queue has at most 4,096 changes and 1 MiB (or one change); a change is shared by all queues. A read has two pieces
 //! of 256 KiB on their way, plus one document; at most four reads run at once, and one whose subscription takes nothing
@@ -37,6 +44,7 @@
 //! an eighth now and then for housekeeping. The tailer holds one change at a time: a transaction of a million rows passes through.
 
 mod change;
+mod conflate;
 mod cursor;
 mod filter;
 mod frontier;

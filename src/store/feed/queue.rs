@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::change::{ChangeKind, EndReason, Record};
+use super::change::{EndReason, Record};
+use super::conflate::{Conflated, Queued};
 use super::filter::{Filter, Images, judge_unfiltered};
 use super::frontier::Frontier;
 
@@ -17,6 +18,13 @@ pub enum Overflow {
     Close,
     /// It loses its oldest changes, and says how many.
     DropOldest,
+    /// It loses nothing: what does not fit is read from the log once the queue is empty again.
+    Block,
+    /// Changes of one document that wait become one, and it says how many went that way. It ends as with `Close` when
+    /// more documents have changed than the queue holds.
+    Conflate,
+    /// What waits is thrown away, and a snapshot of now follows.
+    Resnapshot,
 }
 
 /// How much a queue holds.
@@ -26,13 +34,6 @@ pub(super) struct QueueLimits {
     pub(super) bytes: usize,
 }
 
-/// A queued change.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) record: Arc<Record>,
-    pub(super) kind: ChangeKind,
-}
-
 /// What a look into the queue found.
 #[derive(Debug)]
 pub(super) enum Taken {
@@ -40,6 +41,8 @@ pub(super) enum Taken {
     Changes(Vec<Queued>, u64),
     /// Nothing now.
     Empty,
+    /// Everything that the queue had was taken, and what came after it was let go: it is in the log.
+    Behind,
     /// Nothing, and nothing will come.
     Ended(EndReason),
 }
@@ -54,6 +57,8 @@ enum Mode {
     Hold,
     /// Holds it unless it was in the read, which was of this moment.
     Live(Frontier),
+    /// Lets it go since the queue was full: what it holds is still given out, then the subscription reads on by its policy.
+    Behind,
     /// Takes no more; what it holds is still given out, and then the reason.
     Ended(EndReason),
 }
@@ -62,6 +67,10 @@ enum Mode {
 struct State {
     mode: Mode,
     changes: VecDeque<Queued>,
+    /// Behind `changes`, and only with [`Overflow::Conflate`] while it is live: what was held during a read may have been
+    /// in the read, so it is not merged with what comes later.
+    conflated: Conflated,
+    /// Of both.
     bytes: usize,
     dropped: u64,
 }
@@ -79,7 +88,13 @@ pub(super) struct Slot {
 
 impl Slot {
     pub(super) fn new(filter: Option<Filter>, overflow: Overflow, limits: QueueLimits) -> Self {
-        let state = State { mode: Mode::Pass, changes: VecDeque::new(), bytes: 0, dropped: 0 };
+        let state = State {
+            mode: Mode::Pass,
+            changes: VecDeque::new(),
+            conflated: Conflated::default(),
+            bytes: 0,
+            dropped: 0,
+        };
         Self { filter, overflow, limits, state: Mutex::new(state), ready: Notify::new() }
     }
 
@@ -107,10 +122,12 @@ impl Slot {
         match state.mode {
             Mode::Pass => return false,
             Mode::Ended(_) => return true,
+            // Not the mode of a read: each begins with `hold`.
+            Mode::Behind => return false,
             Mode::Hold | Mode::Live(_) => {}
         }
         state.changes.retain(|queued| !seen.holds(queued.record.xid));
-        state.bytes = state.changes.iter().map(|queued| queued.record.size()).sum();
+        state.bytes = state.changes.iter().map(Queued::size).sum();
         state.mode = Mode::Live(seen.clone());
         true
     }
@@ -127,12 +144,31 @@ impl Slot {
         let Some(kind) = kind else { return };
         let mut state = self.state();
         // The reader may have changed the mode while the filter was at work.
-        if !state.takes(record) || !self.make_room(&mut state, record.size()) {
+        if !state.takes(record) {
             return;
         }
-        state.bytes += record.size();
-        state.changes.push_back(Queued { record: Arc::clone(record), kind });
-        let first = state.changes.len() == 1;
+        let mut queued = Queued::new(Arc::clone(record), kind);
+        let conflates = self.overflow == Overflow::Conflate && matches!(state.mode, Mode::Live(_));
+        if conflates && let Some(earlier) = state.conflated.remove(&record.id) {
+            state.bytes -= earlier.size();
+            state.dropped += 1;
+            let Some(merged) = earlier.followed_by(queued) else {
+                // The reader never saw the document, and it is gone.
+                state.dropped += 1;
+                return;
+            };
+            queued = merged;
+        }
+        if !self.make_room(&mut state, queued.size()) {
+            return;
+        }
+        state.bytes += queued.size();
+        if conflates {
+            state.conflated.push(queued)
+        } else {
+            state.changes.push_back(queued)
+        }
+        let first = state.len() == 1;
         drop(state);
         if first {
             self.ready.notify_one();
@@ -147,7 +183,18 @@ impl Slot {
                     state.pop();
                     state.dropped += 1;
                 }
-                (Mode::Live(_), Overflow::Close) => {
+                (Mode::Live(_), Overflow::Block) => {
+                    state.mode = Mode::Behind;
+                    return false;
+                }
+                (Mode::Live(_), Overflow::Resnapshot) => {
+                    state.mode = Mode::Behind;
+                    state.dropped += u64::try_from(state.len()).unwrap_or(u64::MAX);
+                    state.clear();
+                    self.ready.notify_one();
+                    return false;
+                }
+                (Mode::Live(_), Overflow::Close | Overflow::Conflate) => {
                     state.mode = Mode::Ended(EndReason::Lagged);
                     self.ready.notify_one();
                     return false;
@@ -165,19 +212,20 @@ impl Slot {
     /// Takes up to `max` changes out.
     pub(super) fn take(&self, max: usize) -> Taken {
         let mut state = self.state();
-        let mut changes = Vec::with_capacity(max.min(state.changes.len()));
+        let mut changes = Vec::with_capacity(max.min(state.len()));
         while changes.len() < max {
             let Some(queued) = state.pop() else { break };
             changes.push(queued);
         }
         match &state.mode {
             _ if !changes.is_empty() => {
-                if !state.changes.is_empty() {
+                if state.len() > 0 {
                     self.ready.notify_one();
                 }
                 Taken::Changes(changes, state.dropped)
             }
             Mode::Ended(reason) => Taken::Ended(reason.clone()),
+            Mode::Behind => Taken::Behind,
             _ => Taken::Empty,
         }
     }
@@ -185,7 +233,17 @@ impl Slot {
     /// Whether it is live, lets nothing go, and everything was taken out.
     pub(super) fn is_drained(&self) -> bool {
         let state = self.state();
-        matches!(state.mode, Mode::Live(_)) && state.changes.is_empty()
+        matches!(state.mode, Mode::Live(_)) && state.len() == 0
+    }
+
+    /// What the subscription does when its reader falls behind.
+    pub(super) fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
+    /// How many changes wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.state().len()
     }
 
     /// Ends the subscription, after what is queued.
@@ -212,23 +270,28 @@ impl State {
         match &self.mode {
             Mode::Hold => true,
             Mode::Live(seen) => !seen.holds(record.xid),
-            Mode::Pass | Mode::Ended(_) => false,
+            Mode::Pass | Mode::Behind | Mode::Ended(_) => false,
         }
     }
 
     /// A change alone is let in whatever its size: else a large document could never be seen.
     fn is_full(&self, limits: QueueLimits, size: usize) -> bool {
-        !self.changes.is_empty() && (self.changes.len() >= limits.events || self.bytes + size > limits.bytes)
+        self.len() > 0 && (self.len() >= limits.events || self.bytes + size > limits.bytes)
+    }
+
+    fn len(&self) -> usize {
+        self.changes.len() + self.conflated.len()
     }
 
     fn pop(&mut self) -> Option<Queued> {
-        let queued = self.changes.pop_front()?;
-        self.bytes -= queued.record.size();
+        let queued = self.changes.pop_front().or_else(|| self.conflated.pop())?;
+        self.bytes -= queued.size();
         Some(queued)
     }
 
     fn clear(&mut self) {
         self.changes = VecDeque::new();
+        self.conflated = Conflated::default();
         self.bytes = 0;
     }
 }

@@ -116,6 +116,7 @@ async fn read(
             old: None,
             version: row.try_get(2)?,
             dropped: 0,
+            lag: 0,
         };
         full = outlet.add(Item::Snapshot(change), size);
     }

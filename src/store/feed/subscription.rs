@@ -9,10 +9,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::change::{EndReason, Item};
+use super::conflate::Queued;
 use super::cursor::{self, Batch, Position};
 use super::frontier::Frontier;
 use super::outlet::{Outlet, Piece, outlet};
-use super::queue::{Queued, Slot, Taken};
+use super::queue::{Overflow, Slot, Taken};
 use super::readers::Physical;
 use super::replay::replay;
 use super::snapshot::snapshot;
@@ -129,7 +130,7 @@ impl Subscription {
         loop {
             if !self.ready.is_empty() {
                 let count = max.min(self.ready.len());
-                return self.ready.drain(..count).collect();
+                return self.give_out(count);
             }
             match &mut self.stage {
                 Stage::Ended => return Vec::new(),
@@ -140,6 +141,35 @@ impl Subscription {
                 }
                 Stage::Live(_) => self.live(max).await,
             }
+        }
+    }
+
+    /// Takes items out of `ready`, and says of each change how many wait behind it.
+    fn give_out(&mut self, count: usize) -> Vec<Item> {
+        let is_change = |item: &Item| matches!(item, Item::Snapshot(_) | Item::Event(_));
+        let mut items: Vec<Item> = self.ready.drain(..count).collect();
+        let mut behind =
+            self.target.slot.waiting() + self.ready.iter().filter(|item| is_change(item)).count();
+        for item in items.iter_mut().rev() {
+            if let Item::Snapshot(change) | Item::Event(change) = item {
+                change.lag = u32::try_from(behind).unwrap_or(u32::MAX);
+                behind += 1;
+            }
+        }
+        items
+    }
+
+    /// The queue was full and is empty: goes on by the policy.
+    fn catch_up(&mut self) {
+        if self.target.slot.overflow() == Overflow::Resnapshot {
+            self.stage = Stage::Waiting(Start::Snapshot);
+            return;
+        }
+        let position = self.cursor.as_deref().map(|text| cursor::decode(self.shared.database, text));
+        match position {
+            Some(Ok(position)) => self.stage = Stage::Waiting(Start::After(position)),
+            // A live subscription has said a position that can be resumed from.
+            _ => self.end(EndReason::Lagged),
         }
     }
 
@@ -192,6 +222,7 @@ impl Subscription {
                 return;
             }
             Taken::Ended(reason) => return self.end(reason),
+            Taken::Behind => return self.catch_up(),
             Taken::Empty => {}
         }
         let ready = self.target.slot.ready.notified();
@@ -228,7 +259,7 @@ impl Subscription {
             };
             own.cursor(record.last, record.seq)
         };
-        let change = record.change(queued.kind, cursor, dropped);
+        let change = queued.change(cursor, dropped);
         self.told = None;
         self.give(Item::Event(change));
     }
