@@ -7,6 +7,7 @@ mod commands;
 mod documents;
 mod hostile;
 mod limits;
+mod overflow;
 mod resume;
 mod secrets;
 mod serve;
