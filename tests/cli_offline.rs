@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 9] =
-    ["keygen", "pubkey", "dev", "serve", "config", "call", "sub", "ping", "completions"];
+const COMMANDS: [&str; 10] =
+    ["keygen", "pubkey", "dev", "serve", "config", "call", "sub", "ping", "bench", "completions"];
 
 fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raystream"));
@@ -69,6 +69,16 @@ fn what_cannot_be_understood_ends_with_64() {
         &["sub", &url, "orders", "--max", "0"],
         &["sub", &url, "orders", "--overflow", "block"],
         &["ping", &url, "--cipher", "des"],
+        &["bench", &url],
+        &["bench", &url, "nonsense"],
+        &["bench", &url, "echo", "--in-flight", "257"],
+        &["bench", &url, "echo", "--connections", "0"],
+        &["bench", &url, "echo", "--rate", "0"],
+        &["bench", &url, "echo", "--duration", "0s"],
+        &["bench", &url, "echo", "--payload", "7"],
+        &["bench", &url, "bulk", "--payload", "1MiB"],
+        &["bench", &url, "idle", "--rate", "5"],
+        &["bench", &url, "sub", "--rate", "5"],
         &["completions", "tcsh-but-wrong"],
     ] {
         let output = run(folder.path(), arguments);

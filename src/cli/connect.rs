@@ -38,10 +38,10 @@ pub struct ConnectArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Cipher {
     /// ChaCha20-Poly1305
-    #[value(name = "chacha20")]
+    #[value(name = "chacha20", alias = "chacha")]
     ChaCha20,
     /// AES-256-GCM
-    #[value(name = "aes256")]
+    #[value(name = "aes256", alias = "aes")]
     Aes256,
 }
 
@@ -63,7 +63,10 @@ impl ConnectArguments {
     }
 
     /// What the client library is given.
-    fn options(&self) -> Result<Options, Failure> {
+    ///
+    /// # Errors
+    /// A key file that cannot be used.
+    pub(super) fn options(&self) -> Result<Options, Failure> {
         Ok(Options {
             identity: self.identity()?,
             psk: self.psk()?,

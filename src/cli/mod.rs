@@ -1,5 +1,6 @@
 //! The command line: arguments, help, exit codes. One file for each command.
 
+mod bench;
 mod call;
 mod completions;
 mod config;
@@ -93,6 +94,7 @@ enum Command {
     Import(import::ImportArguments),
     Sub(sub::SubArguments),
     Ping(ping::PingArguments),
+    Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),
 }
 
@@ -130,6 +132,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
+        Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),
     }
 }

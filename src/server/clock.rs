@@ -35,6 +35,14 @@ impl crate::api::Clock for DaemonClock {
     fn uptime_ms(&self) -> u64 {
         millis(self.now())
     }
+
+    fn cpu_ms(&self) -> Option<u64> {
+        Some(millis(super::usage::cpu_time()))
+    }
+
+    fn rss_bytes(&self) -> Option<u64> {
+        super::usage::resident_bytes()
+    }
 }
 
 fn millis(duration: Duration) -> u64 {

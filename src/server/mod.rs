@@ -18,6 +18,7 @@ mod shared;
 mod stages;
 mod subscriptions;
 mod transport;
+pub mod usage;
 
 pub use daemon::{Daemon, Setup, StartError};
 pub use http::{SUBPROTOCOL, WEBSOCKET_PATH};

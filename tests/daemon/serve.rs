@@ -210,3 +210,18 @@ fn a_configuration_that_cannot_be_meant_is_told_with_its_place() {
     assert_eq!(status, Some(1), "{err}");
     assert!(err.contains("raystream.toml:2") && err.contains("listen"), "{err}");
 }
+
+#[test]
+fn a_measurement_that_is_not_granted_says_what_has_to_be() {
+    let server =
+        Server::start("[access]\nanonymous = [\"guest\"]\n[access.roles.guest]\nmethods = [\"sys.echo\"]\n");
+    let bench = |scenario: &str| raystream(&["bench", &server.url, scenario, "--duration", "100ms"]);
+    let (status, out, err) = bench("get");
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert!(err.contains("FORBIDDEN: ") && err.contains("hint: ") && err.contains("table.set"), "{err}");
+    // What is granted is measured; the server's processor time is not told.
+    let (status, out, err) = bench("echo");
+    assert_eq!(status, Some(0), "{err}");
+    assert!(out.contains("server not known") && err.contains("sys.info"), "{out}{err}");
+    server.stop();
+}

@@ -1,0 +1,42 @@
+//! `connect`: a new connection each time, from TCP to the end of its handshake.
+
+use std::sync::Arc;
+
+use super::arguments::BenchArguments;
+use super::fleet::Fleet;
+use super::load::{self, Plan, Work};
+use super::measured::Fault;
+use super::progress::Progress;
+use super::report;
+use super::server_side::ServerSide;
+use crate::cli::{Failure, Output};
+use crate::client::{Client, Options, ServerUrl};
+
+struct Handshakes {
+    url: ServerUrl,
+    options: Options,
+}
+
+impl Work for Handshakes {
+    /// One connection: what is timed ends with its orderly end.
+    async fn once(&self, _: usize, _: u64) -> Result<(), Fault> {
+        let client = Client::connect_url(self.url.clone(), self.options.clone()).await?;
+        client.close().await;
+        Ok(())
+    }
+}
+
+pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
+    let fleet = Fleet::prepare(arguments, output).await?;
+    let suite = fleet.suite();
+    let (url, options) = fleet.target();
+    let server = ServerSide::new(fleet.extra().await?, output).await;
+    let plan = Plan::of(arguments);
+    let progress = Progress::of_time(output, "connect", plan.warm_up + plan.duration);
+    let measured = load::run(plan, Arc::new(Handshakes { url, options }), &server, progress).await;
+    for client in fleet.clients {
+        client.close().await;
+    }
+    server.client().close().await;
+    report::of_calls(arguments, &suite, &measured, output)
+}

@@ -1,0 +1,220 @@
+//! `sub`: one writer, many subscribers.
+//!
+//! A burst of documents is written, and the next one follows when every subscriber has seen every event of it. Two times
+//! are taken for each event: how long its write took until it was acknowledged, and how long after the write was *sent*
+//! a subscriber saw it. The second holds the first, since an event is sent after the commit: what the feed adds is the
+//! difference.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::arguments::BenchArguments;
+use super::fleet::Fleet;
+use super::measured::{Shards, Tally, float};
+use super::progress::Progress;
+use super::report;
+use super::server_side::ServerSide;
+use super::table::{self, TABLE, document};
+use crate::cli::{Failure, Output};
+use crate::client::{CallOptions, Client, Error, Item, Json, SubscribeOptions, Subscription};
+
+/// Subscriptions that are opened at the same time.
+const SUBSCRIBING: usize = 64;
+
+/// What writer and subscribers share.
+struct Board {
+    /// What the ids of this run begin with: events of others are not ours.
+    run: String,
+    /// When each document of the burst was sent.
+    sent: Mutex<Vec<Instant>>,
+    /// Events of the burst that no subscriber has seen yet.
+    missing: AtomicUsize,
+    complete: Notify,
+    /// Whether what is seen counts.
+    is_measured: std::sync::atomic::AtomicBool,
+    seen: Shards,
+    others: AtomicU64,
+}
+
+impl Board {
+    fn new(subscribers: usize, burst: usize) -> Result<Self, Failure> {
+        let mut run = [0; 4];
+        getrandom::fill(&mut run).map_err(|error| Failure::failed(format!("no randomness: {error}")))?;
+        Ok(Self {
+            run: format!("s{:08x}-", u32::from_be_bytes(run)),
+            sent: Mutex::new(vec![Instant::now(); burst]),
+            missing: AtomicUsize::new(0),
+            complete: Notify::new(),
+            is_measured: false.into(),
+            seen: Shards::new(subscribers),
+            others: AtomicU64::new(0),
+        })
+    }
+
+    /// A subscriber has seen a document.
+    fn see(&self, subscriber: usize, id: &str) {
+        let slot = id.strip_prefix(self.run.as_str()).and_then(|slot| slot.parse::<usize>().ok());
+        let Some(sent) = slot.and_then(|slot| self.sent().get(slot).copied()) else {
+            self.others.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        if self.is_measured.load(Ordering::Relaxed) {
+            self.seen.with(subscriber, |tally| tally.record(sent.elapsed()));
+        }
+        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete.notify_one();
+        }
+    }
+
+    fn sent(&self) -> std::sync::MutexGuard<'_, Vec<Instant>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes one document; gives how long that took.
+    async fn write(&self, client: &Client, slot: usize, data: &str) -> Result<Duration, Error> {
+        let args = format!(r#"{{"table":"{TABLE}","id":"{}{slot}","data":{data}}}"#, self.run);
+        let sent = Instant::now();
+        self.sent()[slot] = sent;
+        client.call_with("table.set", Json::new(args), CallOptions::default()).await?;
+        Ok(sent.elapsed())
+    }
+}
+
+/// The totals of the bursts that counted.
+struct Totals {
+    writes: Tally,
+    bursts: u64,
+    /// From the first write of each burst to its last event.
+    busy: Duration,
+}
+
+pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
+    let fleet = Fleet::connect(arguments, output).await?;
+    let server = ServerSide::new(fleet.extra().await?, output).await;
+    let writer = fleet.extra().await?;
+    table::create(&writer).await?;
+    let board = Arc::new(Board::new(arguments.connections(), arguments.in_flight())?);
+    let mut subscribers = subscribe(&fleet, &board).await?;
+    let limit = arguments.connect.timeout.get();
+    let progress = Progress::of_time(output, "sub", arguments.warm_up() + arguments.duration.get());
+    let begin = Instant::now();
+    let mut totals = Totals { writes: Tally::new(), bursts: 0, busy: Duration::ZERO };
+    burst_until(begin + arguments.warm_up(), arguments, &board, &writer, limit, &mut |_, _| {
+        progress.at_time(begin.elapsed());
+    })
+    .await?;
+    board.is_measured.store(true, Ordering::Relaxed);
+    let before = server.sample().await;
+    let end = begin + arguments.warm_up() + arguments.duration.get();
+    burst_until(end, arguments, &board, &writer, limit, &mut |writes, took| {
+        writes.iter().for_each(|time| totals.writes.record(*time));
+        totals.bursts += 1;
+        totals.busy += took;
+        progress.at_time(begin.elapsed());
+    })
+    .await?;
+    let used = server.sample().await.since(&before);
+    drop(progress);
+    subscribers.abort_all();
+    while subscribers.join_next().await.is_some() {}
+    let suite = fleet.suite();
+    remove(&writer, &board, arguments.in_flight()).await;
+    for client in fleet.clients.iter().chain([&writer, server.client()]) {
+        client.close().await;
+    }
+    let seen = board.seen.sum();
+    let rate = float(seen.done()) / totals.busy.as_secs_f64();
+    let mut value = report::head(arguments, &suite);
+    value["bursts"] = json!(totals.bursts);
+    value["deliveries"] = json!(seen.done());
+    value["deliveries_per_s"] = json!(rate);
+    value["latency_from"] = json!("write sent");
+    value["latency_us"] = report::latency_json(&seen);
+    value["write_us"] = report::latency_json(&totals.writes);
+    value["cpu_s_per_100k"] = report::cpu_json(&used, seen.done());
+    value["errors"] = json!(seen.errors());
+    value["histogram"] = report::histogram_json(&seen);
+    let text = format!(
+        "sub: {} subscribers, bursts of {} ({suite})\n{} deliveries   {rate:.0} deliveries/s while a burst is under way\n\
+         write, sent to acknowledged:   {}\nevent, write sent to seen:     {}\n{}{}",
+        arguments.connections,
+        arguments.in_flight,
+        seen.done(),
+        report::latency_text(&totals.writes),
+        report::latency_text(&seen),
+        report::cpu_text(&used, seen.done(), "deliveries"),
+        super::histogram::draw(&seen),
+    );
+    output.result(text, &value)?;
+    report::expect_any(&seen)
+}
+
+/// Opens a subscription on each connection and starts to read them.
+async fn subscribe(fleet: &Fleet, board: &Arc<Board>) -> Result<JoinSet<()>, Failure> {
+    let opened: Vec<Subscription> = stream::iter(&fleet.clients)
+        .map(|client| async {
+            let mut options = SubscribeOptions::new(TABLE);
+            options.snapshot = false;
+            client.subscribe(options).await
+        })
+        .buffered(SUBSCRIBING)
+        .try_collect()
+        .await
+        .map_err(table::explain)?;
+    let mut readers = JoinSet::new();
+    for (subscriber, subscription) in opened.into_iter().enumerate() {
+        readers.spawn(read(subscriber, subscription, Arc::clone(board)));
+    }
+    Ok(readers)
+}
+
+async fn read(subscriber: usize, mut subscription: Subscription, board: Arc<Board>) {
+    // An end shows as a burst that is never complete, which tells that it is.
+    while let Some(Ok(item)) = subscription.next().await {
+        if let Item::Event(change) = item {
+            board.see(subscriber, &change.id);
+        }
+    }
+}
+
+/// Writes bursts until the time is over; tells of each how long its writes took, and all of it.
+async fn burst_until(
+    end: Instant,
+    arguments: &BenchArguments,
+    board: &Board,
+    writer: &Client,
+    limit: Duration,
+    tell: &mut impl FnMut(&[Duration], Duration),
+) -> Result<(), Failure> {
+    let data = document(0, arguments.payload()?);
+    let burst = arguments.in_flight();
+    while Instant::now() < end {
+        board.missing.store(burst * arguments.connections(), Ordering::Release);
+        let begin = Instant::now();
+        let writes = try_join_all((0..burst).map(|slot| board.write(writer, slot, &data))).await;
+        let writes = writes.map_err(table::explain)?;
+        if tokio::time::timeout(limit, board.complete.notified()).await.is_err() {
+            let missing = board.missing.load(Ordering::Acquire);
+            return Err(Failure::failed(format!(
+                "{missing} events of a burst did not arrive within {limit:?}"
+            )));
+        }
+        tell(&writes, begin.elapsed());
+    }
+    Ok(())
+}
+
+/// Takes this run's documents away; what is not granted stays.
+async fn remove(writer: &Client, board: &Board, burst: usize) {
+    for slot in 0..burst {
+        let id = format!("{}{slot}", board.run);
+        let _may_not_be_granted = writer.call("table.delete", &json!({ "table": TABLE, "id": id })).await;
+    }
+}

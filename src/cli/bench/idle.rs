@@ -1,0 +1,49 @@
+//! `idle`: what an open connection costs the server when nothing happens on it.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::arguments::BenchArguments;
+use super::fleet::Fleet;
+use super::measured::float;
+use super::report;
+use super::server_side::ServerSide;
+use crate::cli::{Failure, Output};
+use crate::client::{CallOptions, Json};
+
+/// Between the last call and the look at the memory: what an idle connection gives back is given back by then.
+const SETTLE: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
+    let first = Fleet::prepare(arguments, output).await?;
+    let server = ServerSide::new(first.extra().await?, output).await;
+    // A connection before the first look: what the first one makes for all is not its own.
+    let before = server.sample().await;
+    let fleet = Fleet::connect(arguments, output).await?;
+    for client in &fleet.clients {
+        client.call_with("sys.echo", Json::new("{}"), CallOptions::default()).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let after = server.sample().await;
+    let held = before.server_rss.zip(after.server_rss).map(|(before, after)| after.saturating_sub(before));
+    let each = held.map(|bytes| float(bytes) / f64::from(arguments.connections));
+    let suite = fleet.suite();
+    let text = match (each, after.server_rss) {
+        (Some(each), Some(all)) => format!(
+            "{} idle connections ({suite})\nserver memory   {:.1} KiB per connection   {:.1} MiB in all",
+            arguments.connections,
+            each / 1024.0,
+            float(all) / 1024.0 / 1024.0
+        ),
+        _ => format!("{} idle connections ({suite})\nserver memory   not told", arguments.connections),
+    };
+    let mut value = report::head(arguments, &suite);
+    value["server_rss_bytes"] = json!(after.server_rss);
+    value["server_bytes_per_connection"] = json!(each);
+    for client in first.clients.iter().chain(&fleet.clients) {
+        client.close().await;
+    }
+    server.client().close().await;
+    output.result(text, &value)
+}

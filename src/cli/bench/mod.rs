@@ -1,0 +1,82 @@
+//! `raystream bench`: how fast a server is, over the path that every client takes.
+
+mod arguments;
+mod calls;
+mod connect;
+mod fanout;
+mod fleet;
+mod histogram;
+mod idle;
+mod load;
+mod measured;
+mod progress;
+mod report;
+mod server_side;
+mod table;
+
+use std::sync::Arc;
+
+pub(super) use arguments::BenchArguments;
+use arguments::Scenario;
+use calls::Calls;
+use fleet::Fleet;
+use load::Plan;
+use progress::Progress;
+use server_side::ServerSide;
+
+use super::{Failure, Output};
+
+pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
+    arguments.check()?;
+    fleet::allow_descriptors(output);
+    runtime()?.block_on(async {
+        match arguments.scenario {
+            Scenario::Connect => connect::run(arguments, output).await,
+            Scenario::Idle => idle::run(arguments, output).await,
+            Scenario::Sub => fanout::run(arguments, output).await,
+            _ => run_calls(arguments, output).await,
+        }
+    })
+}
+
+/// A thread for each core that this process may use. With one core a runtime without threads: nothing is handed from one
+/// to another.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = match cores {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.enable_all().build();
+    runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))
+}
+
+impl Plan {
+    fn of(arguments: &BenchArguments) -> Self {
+        Self {
+            connections: arguments.connections(),
+            in_flight: arguments.in_flight(),
+            rate: arguments.rate,
+            warm_up: arguments.warm_up(),
+            duration: arguments.duration.get(),
+        }
+    }
+}
+
+/// echo, get, set, query, bulk.
+async fn run_calls(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
+    let fleet = Fleet::connect(arguments, output).await?;
+    let server = ServerSide::new(fleet.extra().await?, output).await;
+    let payload = arguments.payload()?;
+    if matches!(arguments.scenario, Scenario::Get | Scenario::Set | Scenario::Query) {
+        table::fill(server.client(), payload, output).await?;
+    }
+    let suite = fleet.suite();
+    let work = Arc::new(Calls::new(arguments.scenario, payload, fleet.clients));
+    let plan = Plan::of(arguments);
+    let progress = Progress::of_time(output, arguments.scenario.name(), plan.warm_up + plan.duration);
+    let measured = load::run(plan, Arc::clone(&work), &server, progress).await;
+    work.close().await;
+    server.client().close().await;
+    report::of_calls(arguments, &suite, &measured, output)
+}

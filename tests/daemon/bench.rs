@@ -1,0 +1,111 @@
+//! `raystream bench` against a real daemon: each scenario, short. What is printed and how much was counted; no time.
+
+use crate::support::{TestDaemon, raystream, shared};
+use serde_json::Value;
+
+/// Both URLs of a daemon: TCP and WebSocket.
+fn urls(daemon: &TestDaemon) -> [String; 2] {
+    [daemon.url.clone(), daemon.url.replace("raystream://", "raystream+ws://")]
+}
+
+/// Runs a scenario for a moment and gives its JSON.
+fn bench(url: &str, scenario: &str, more: &[&str]) -> Value {
+    let args = [&["--json", "bench", url, scenario, "--duration", "300ms"], more].concat();
+    let (status, out, err) = raystream(&args);
+    assert_eq!(status, Some(0), "{args:?}: {out}{err}");
+    assert_eq!(out.lines().count(), 1, "one object: {out}");
+    assert_eq!(err, "", "{args:?}");
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(value["scenario"], scenario);
+    assert_eq!(value["transport"], if url.contains("+ws") { "websocket" } else { "tcp" });
+    value
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// Percentiles in order, a histogram that holds every call, processor time of both.
+fn expect_sound(value: &Value, unit: &str) {
+    let done = value[unit].as_u64().unwrap_or_else(|| panic!("no {unit} in {value}"));
+    assert!(done > 0 && number(&value[format!("{unit}_per_s")]) > 0.0, "{value}");
+    let latency = &value["latency_us"];
+    let order: Vec<f64> =
+        ["min", "p50", "p90", "p99", "p99_9", "p99_99", "max"].map(|name| number(&latency[name])).into();
+    assert!(order[0] > 0.0 && order.is_sorted(), "{latency}");
+    let histogram = value["histogram"].as_array().expect("rows");
+    let counted: u64 = histogram.iter().filter_map(|row| row["count"].as_u64()).sum();
+    assert_eq!(counted, done, "{value}");
+    assert_eq!(value["errors"], serde_json::json!({}), "{value}");
+    assert!(number(&value["cpu_s_per_100k"]["client"]) > 0.0, "{value}");
+    assert!(number(&value["cpu_s_per_100k"]["server"]) >= 0.0, "{value}");
+}
+
+#[test]
+fn calls_are_measured_over_both_transports() {
+    let daemon = shared();
+    for url in urls(&daemon) {
+        for scenario in ["echo", "get", "set", "query", "bulk"] {
+            let value = bench(&url, scenario, &["--connections", "2", "--in-flight", "4"]);
+            expect_sound(&value, "calls");
+            assert_eq!((&value["connections"], &value["in_flight"]), (&2.into(), &4.into()));
+            assert_eq!(value["suite"], "NK_ChaChaPoly");
+            assert_eq!(value["mb_per_s"].is_number(), scenario == "bulk");
+        }
+    }
+}
+
+#[test]
+fn an_open_loop_makes_the_calls_that_were_asked_for() {
+    let daemon = shared();
+    let value = bench(
+        &daemon.url,
+        "echo",
+        &["--rate", "200", "--in-flight", "8", "--cipher", "aes", "--payload", "1KiB"],
+    );
+    expect_sound(&value, "calls");
+    // 200 a second for 300 ms, whatever the machine does meanwhile.
+    assert_eq!(value["calls"], 60);
+    assert_eq!(
+        (&value["rate"], &value["payload"], &value["suite"]),
+        (&200.into(), &1024.into(), &"NK_AESGCM".into())
+    );
+}
+
+#[test]
+fn subscribers_see_every_event_of_every_burst() {
+    let daemon = shared();
+    for url in urls(&daemon) {
+        let value = bench(&url, "sub", &["--connections", "3", "--in-flight", "5"]);
+        expect_sound(&value, "deliveries");
+        let bursts = value["bursts"].as_u64().expect("a count");
+        assert_eq!(value["deliveries"], bursts * 3 * 5);
+        assert!(number(&value["write_us"]["min"]) > 0.0);
+    }
+}
+
+#[test]
+fn handshakes_and_idle_connections_are_counted() {
+    let daemon = shared();
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = folder.path().join("id.key").display().to_string();
+    assert_eq!(raystream(&["keygen", "--out", &key]).0, Some(0));
+    for url in urls(&daemon) {
+        let value = bench(&url, "connect", &["--in-flight", "2", "--identity", &key]);
+        expect_sound(&value, "connections");
+        assert_eq!(value["suite"], "IK_ChaChaPoly");
+        let value = bench(&url, "idle", &["--connections", "20"]);
+        assert!(number(&value["server_rss_bytes"]) > 1e6, "{value}");
+        assert!(number(&value["server_bytes_per_connection"]) >= 0.0, "{value}");
+    }
+}
+
+#[test]
+fn a_person_gets_text_with_a_histogram() {
+    let daemon = shared();
+    let (status, out, err) = raystream(&["bench", &daemon.url, "echo", "--duration", "200ms"]);
+    assert_eq!((status, err.as_str()), (Some(0), ""));
+    for part in ["calls/s", "p99.99 ", "no errors", "client ", "server ", "<= ", "###"] {
+        assert!(out.contains(part), "{part:?} is not in {out}");
+    }
+}
