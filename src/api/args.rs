@@ -116,16 +116,15 @@ pub(super) fn check_object(json: &str) -> Result<(), Status> {
 
 /// Counts brackets outside strings. On text that is not JSON the count means nothing, and the parser refuses it.
 fn check_depth(json: &[u8]) -> Result<(), Status> {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        if escaped {
-            escaped = false;
-            continue;
-        }
+    let mut depth = 0_usize;
+    let mut rest = json;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'"' => after_string(after),
+            _ => after,
+        };
         match byte {
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
+            b'{' | b'[' => {
                 depth += 1;
                 if depth > JSON_DEPTH_MAX {
                     return Err(Status::invalid(format!(
@@ -133,11 +132,25 @@ fn check_depth(json: &[u8]) -> Result<(), Status> {
                     )));
                 }
             }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            b'}' | b']' => depth = depth.saturating_sub(1),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// What follows a string whose opening quote is already taken; nothing, if it has no end. Most bytes of most documents are
+/// in strings, so that those are searched many at a time.
+fn after_string(mut text: &[u8]) -> &[u8] {
+    while let Some(at) = memchr::memchr2(b'"', b'\\', text) {
+        let is_end = text[at] == b'"';
+        // What an escape escapes is skipped with it.
+        text = text.get(at + if is_end { 1 } else { 2 }..).unwrap_or_default();
+        if is_end {
+            return text;
+        }
+    }
+    &[]
 }
 
 fn is_object(name: &str, raw: &RawValue) -> Result<(), Status> {
