@@ -304,7 +304,7 @@ impl HandshakeState {
         let local = if local_is_static { self.local_static()? } else { &self.e };
         let remote = if remote_is_static { self.rs } else { self.re };
         let remote = remote.ok_or(NoiseError::MissingRemoteStatic)?;
-        let shared = self.provider.dh(local.as_bytes(), remote.as_bytes())?;
+        let shared = local.dh(self.provider, &remote)?;
         self.symmetric_state.mix_key(shared.as_slice());
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use super::provider::CryptoProvider;
+use super::provider::{CryptoProvider, DhError, DhKey};
 use super::{DHLEN, KEYLEN};
 
 /// Separates the hash behind a key id from every other use of SHA-256 on a public key.
@@ -40,17 +40,19 @@ impl Drop for SecretBytes {
 /// An X25519 private key, static or ephemeral. Cleared when dropped; `Debug` shows nothing of it.
 ///
 /// The bytes come from the caller, out of a key file or a random generator. The public key belongs to it and is
-/// computed once, so that the two cannot be mixed up.
+/// computed once, so that the two cannot be mixed up; and so is the form in which a provider computes with the key.
 #[derive(Clone)]
 pub struct StaticSecret {
     bytes: SecretBytes,
     public: OnceLock<PublicKey>,
+    /// Clones made after the first use share it.
+    prepared: OnceLock<Option<Arc<dyn DhKey>>>,
 }
 
 impl StaticSecret {
     /// Takes 32 uniformly random bytes; clamping (RFC 7748 section 5) happens in use. The caller clears its own copy.
     pub fn from_bytes(bytes: [u8; DHLEN]) -> Self {
-        StaticSecret { bytes: SecretBytes::new(bytes), public: OnceLock::new() }
+        StaticSecret { bytes: SecretBytes::new(bytes), public: OnceLock::new(), prepared: OnceLock::new() }
     }
 
     /// The bytes, for a key file.
@@ -60,7 +62,32 @@ impl StaticSecret {
 
     /// The public key. Which provider computes it makes no difference to the result.
     pub fn public_key(&self, provider: &dyn CryptoProvider) -> PublicKey {
-        *self.public.get_or_init(|| PublicKey(provider.public_key(self.as_bytes())))
+        *self.public.get_or_init(|| {
+            PublicKey(match self.prepared(provider) {
+                Some(key) => key.public_key(),
+                None => provider.public_key(self.as_bytes()),
+            })
+        })
+    }
+
+    /// `DH(key_pair, public_key)` of section 4.1. Which provider computes it makes no difference to the result.
+    ///
+    /// # Errors
+    ///
+    /// [`DhError`] when the result is all zeros.
+    pub(super) fn dh(
+        &self,
+        provider: &dyn CryptoProvider,
+        public: &PublicKey,
+    ) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
+        match self.prepared(provider) {
+            Some(key) => key.dh(public.as_bytes()),
+            None => provider.dh(self.as_bytes(), public.as_bytes()),
+        }
+    }
+
+    fn prepared(&self, provider: &dyn CryptoProvider) -> Option<&dyn DhKey> {
+        self.prepared.get_or_init(|| provider.dh_key(self.as_bytes()).map(Arc::from)).as_deref()
     }
 }
 

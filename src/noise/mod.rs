@@ -36,7 +36,7 @@ pub use error::NoiseError;
 pub use handshake_state::{HandshakeParameters, HandshakeState, Role, Transport};
 pub use keys::{InvalidPublicKey, Psk, PublicKey, StaticSecret};
 pub use pattern::{HandshakePattern, Pattern, Token};
-pub use provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptError, DhError};
+pub use provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptError, DhError, DhKey};
 #[cfg(feature = "server")]
 pub use providers::aws_lc;
 pub use providers::rust_crypto;

@@ -75,6 +75,19 @@ pub trait AeadKey: Send + Sync {
     ) -> Result<(), DecryptError>;
 }
 
+/// An X25519 private key in the form that an implementation computes with. It clears the key when dropped.
+pub trait DhKey: Send + Sync {
+    /// X25519 of the key and the base point.
+    fn public_key(&self) -> [u8; DHLEN];
+
+    /// X25519 of the key and `public`.
+    ///
+    /// # Errors
+    ///
+    /// [`DhError`] when the result is all zeros.
+    fn dh(&self, public: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError>;
+}
+
 /// An implementation of X25519 and of the two ciphers.
 pub trait CryptoProvider: Send + Sync + fmt::Debug {
     /// A short name for logs and measurements.
@@ -93,4 +106,10 @@ pub trait CryptoProvider: Send + Sync + fmt::Debug {
 
     /// X25519 of `secret` and the base point: the public key.
     fn public_key(&self, secret: &[u8; DHLEN]) -> [u8; DHLEN];
+
+    /// The key in a form of its own, where taking `secret` anew for each computation costs something; `None` where it
+    /// costs nothing.
+    fn dh_key(&self, _secret: &[u8; DHLEN]) -> Option<Box<dyn DhKey>> {
+        None
+    }
 }

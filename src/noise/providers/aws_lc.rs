@@ -4,7 +4,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, U
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::noise::provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptError, DhError};
+use crate::noise::provider::{AeadKey, CipherAlgorithm, CryptoProvider, DecryptError, DhError, DhKey};
 use crate::noise::{DHLEN, KEYLEN, NONCELEN, TAGLEN};
 
 /// The provider of the daemon. AWS-LC clears its own copies of keys when they are freed.
@@ -56,19 +56,35 @@ impl CryptoProvider for AwsLc {
     }
 
     fn dh(&self, secret: &[u8; DHLEN], public: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
+        PrivateDhKey(Self::private_key(secret)).dh(public)
+    }
+
+    fn public_key(&self, secret: &[u8; DHLEN]) -> [u8; DHLEN] {
+        PrivateDhKey(Self::private_key(secret)).public_key()
+    }
+
+    fn dh_key(&self, secret: &[u8; DHLEN]) -> Option<Box<dyn DhKey>> {
+        Some(Box::new(PrivateDhKey(Self::private_key(secret))))
+    }
+}
+
+/// AWS-LC computes the public key whenever it takes a private key, so a key that is used again is kept in its form.
+struct PrivateDhKey(PrivateKey);
+
+impl DhKey for PrivateDhKey {
+    fn public_key(&self) -> [u8; DHLEN] {
+        let public = self.0.compute_public_key().expect("a private key has its public key");
+        public.as_ref().try_into().expect("an X25519 public key has 32 bytes")
+    }
+
+    fn dh(&self, public: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
         // AWS-LC itself fails on an all-zero result, after the whole computation; all other inputs succeed.
         let peer = UnparsedPublicKey::new(&X25519, public.as_slice());
-        agree(&Self::private_key(secret), peer, DhError, |shared| {
+        agree(&self.0, peer, DhError, |shared| {
             let mut output = Zeroizing::new([0; DHLEN]);
             output.copy_from_slice(shared);
             Ok(output)
         })
-    }
-
-    fn public_key(&self, secret: &[u8; DHLEN]) -> [u8; DHLEN] {
-        let public =
-            Self::private_key(secret).compute_public_key().expect("a private key has its public key");
-        public.as_ref().try_into().expect("an X25519 public key has 32 bytes")
     }
 }
 
