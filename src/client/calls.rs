@@ -7,11 +7,11 @@
 use super::error::{CallError, Error};
 use super::link::Link;
 use super::stream::Pipe;
-use crate::conn::{ApiMisuse, ConnectionError};
+use crate::conn::{ApiMisuse, ConnectionError, stream_map::StreamMap};
 use crate::wire::ErrorCode;
 use crate::wire::envelope::{RpcCall, RpcError, RpcResponse};
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
@@ -58,7 +58,7 @@ struct InFlight {
 /// The calls of one client.
 #[derive(Default)]
 pub(super) struct Calls {
-    in_flight: HashMap<u32, InFlight>,
+    in_flight: StreamMap<InFlight>,
     /// Not sent, or not taken: to be made on the next connection, before new ones. At most one connection's worth.
     again: VecDeque<CallCommand>,
     cancels: CancelBudget,

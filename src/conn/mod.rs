@@ -17,6 +17,7 @@ mod outbound;
 mod reassembly;
 mod record;
 mod session;
+pub(crate) mod stream_map;
 mod streams;
 
 pub use config::{ClientConfig, Entropy, Framing, Limits, ServerConfig};

@@ -1,13 +1,14 @@
 //! What waits to be sent: control frames first, then messages, cut into frames that take turns by stream, no more of
 //! them at once than a receiver holds unfinished.
 
+use super::stream_map::StreamMap;
 use crate::wire::{
     FrameType,
     frame::{FLAG_END, FLAG_MORE, Frame},
     limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A message and how much of it is sent.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(super) struct Outbound {
     /// Not empty only while `ready` holds a long message.
     waiting: VecDeque<Queued>,
     /// By busy stream.
-    behind: HashMap<u32, VecDeque<Queued>>,
+    behind: StreamMap<VecDeque<Queued>>,
     /// Long messages in `ready`: at most [`PARTIAL_STREAMS_MAX`], of at most [`PARTIAL_BYTES_MAX`] bytes.
     long_in_turn: usize,
     long_in_turn_bytes: usize,
@@ -194,6 +195,7 @@ impl Outbound {
 mod tests {
     use super::*;
     use crate::wire::Reader;
+    use std::collections::HashMap;
 
     fn drain(outbound: &mut Outbound, max: usize) -> Vec<(FrameType, u32, bool, usize)> {
         let mut frames = Vec::new();

@@ -1,19 +1,18 @@
 //! Puts the fragments of messages together, one message per stream at a time, within a bound of the whole connection.
 
-use super::ConnectionError;
+use super::{ConnectionError, stream_map::StreamMap};
 use crate::wire::{
     FrameType,
     frame::Frame,
     limits::{MESSAGE_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
-use std::collections::HashMap;
 
 /// Unfinished messages by stream, at most [`PARTIAL_STREAMS_MAX`]; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of
 /// their lengths.
 #[derive(Debug, Default)]
 pub(super) struct Reassembly {
-    partial: HashMap<u32, (FrameType, Vec<u8>)>,
+    partial: StreamMap<(FrameType, Vec<u8>)>,
     bytes: usize,
 }
 

@@ -26,6 +26,9 @@ use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
 use std::{collections::VecDeque, time::Duration};
 
+/// Room for what an envelope has besides its documents; a longer one grows.
+const ENVELOPE_ROOM: usize = 1_024;
+
 /// Which end this is, with the streams of that end.
 pub(super) enum Side {
     Client(ClientStreams),
@@ -196,15 +199,21 @@ impl Session {
 
     /// Queues a message; `false` when it is over the limit.
     pub(super) fn send(&mut self, stream: u32, frame_type: FrameType, message: &impl Envelope) -> bool {
-        let bytes = message.encode(&mut self.builder);
-        let len = bytes.len();
-        let fits = len <= self.message_max;
-        if fits {
-            self.outbound.push(stream, frame_type, Bytes::copy_from_slice(bytes));
+        let about = message.content_len();
+        if about > FRAME_PAYLOAD_MAX {
+            // A long message gets a buffer of its length at once, and takes it along.
+            self.builder = FlatBufferBuilder::with_capacity(about + ENVELOPE_ROOM);
         }
+        let len = message.encode(&mut self.builder).len();
+        let fits = len <= self.message_max;
         if len > FRAME_PAYLOAD_MAX {
             // The builder would keep what the long message grew it to, for as long as the connection is idle.
-            self.builder = FlatBufferBuilder::new();
+            let (buffer, start) = std::mem::take(&mut self.builder).collapse();
+            if fits {
+                self.outbound.push(stream, frame_type, Bytes::from(buffer).slice(start..));
+            }
+        } else if fits {
+            self.outbound.push(stream, frame_type, Bytes::copy_from_slice(self.builder.finished_data()));
         }
         fits
     }

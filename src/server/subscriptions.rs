@@ -3,6 +3,7 @@
 
 use super::shared::Counted;
 use crate::{
+    conn::stream_map::StreamMap,
     rpc::Status,
     store::{
         StoreError,
@@ -10,7 +11,6 @@ use crate::{
     },
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use std::collections::HashMap;
 
 /// Items pulled at once: enough to fill a record, few enough to stay in the cache.
 const PULL_MAX: usize = 256;
@@ -46,7 +46,7 @@ pub(super) enum Output {
 /// All subscriptions of one connection.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    entries: HashMap<u32, Entry>,
+    entries: StreamMap<Entry>,
     running: FuturesUnordered<BoxFuture<'static, Pulled>>,
 }
 

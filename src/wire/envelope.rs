@@ -210,6 +210,11 @@ pub trait Envelope: Sized {
     /// Bytes that the verifier refuses, an enumeration value that is not known, or a field over its limit.
     fn decode(message: &Bytes) -> Result<Self, DecodeError>;
 
+    /// Bytes of documents in it: about how long the message is, if it is long.
+    fn content_len(&self) -> usize {
+        0
+    }
+
     /// Writes the message into `builder`, which is emptied first, and returns it.
     fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8];
 }
@@ -232,6 +237,10 @@ impl Envelope for RpcCall {
             credit: table.credit(),
             times: table.times(),
         })
+    }
+
+    fn content_len(&self) -> usize {
+        self.args.len()
     }
 
     fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
@@ -267,6 +276,10 @@ impl Envelope for RpcResponse {
             result: bytes_of(message, table.result()).unwrap_or_default(),
             trailers: metadata_of(table.trailers())?,
         })
+    }
+
+    fn content_len(&self) -> usize {
+        self.result.len()
     }
 
     fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
@@ -415,6 +428,10 @@ impl Envelope for Event {
             omitted: table.omitted(),
             lag: table.lag(),
         })
+    }
+
+    fn content_len(&self) -> usize {
+        [&self.data, &self.old].into_iter().flatten().map(Bytes::len).sum()
     }
 
     fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {

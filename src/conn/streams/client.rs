@@ -9,7 +9,7 @@
 //! RPC_CANCEL and UNSUBSCRIBE change nothing about what the server may still send.
 
 use super::items::Items;
-use crate::conn::{ApiMisuse, ConnectionError, Event, reassembly::Reassembly};
+use crate::conn::{ApiMisuse, ConnectionError, Event, reassembly::Reassembly, stream_map::StreamMap};
 use crate::wire::{
     FrameType,
     control::Credit,
@@ -18,7 +18,6 @@ use crate::wire::{
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
-use std::collections::HashMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -40,7 +39,7 @@ enum State {
 /// Every stream that waits for the server.
 #[derive(Debug)]
 pub(in crate::conn) struct ClientStreams {
-    streams: HashMap<u32, State>,
+    streams: StreamMap<State>,
     /// The next stream to open, odd; `None` when the numbers are used up.
     next: Option<u32>,
     calls: u16,
@@ -54,7 +53,7 @@ impl ClientStreams {
     /// With the smaller ones of this side's limits and those that the server gave in its hello.
     pub(in crate::conn) fn new(calls_max: u16, subscriptions_max: u16) -> Self {
         Self {
-            streams: HashMap::new(),
+            streams: StreamMap::default(),
             next: Some(1),
             calls: 0,
             subscriptions: 0,

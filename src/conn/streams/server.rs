@@ -10,7 +10,7 @@
 //! server's answer on the way and are ignored; on a stream it never opened they are a PROTOCOL_ERROR.
 
 use super::{is_client_stream, items::Items};
-use crate::conn::{ApiMisuse, ConnectionError, Limits, reassembly::Reassembly};
+use crate::conn::{ApiMisuse, ConnectionError, Limits, reassembly::Reassembly, stream_map::StreamMap};
 use crate::wire::{
     ErrorCode, FrameType,
     control::Credit,
@@ -19,7 +19,6 @@ use crate::wire::{
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
-use std::collections::HashMap;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -57,7 +56,7 @@ pub(in crate::conn) enum Received {
 /// Every open stream; the counts are those of `streams`.
 #[derive(Debug)]
 pub(in crate::conn) struct ServerStreams {
-    streams: HashMap<u32, State>,
+    streams: StreamMap<State>,
     /// The highest stream the client has opened.
     last: u32,
     calls: u16,
@@ -72,7 +71,7 @@ pub(in crate::conn) struct ServerStreams {
 impl ServerStreams {
     pub(in crate::conn) fn new(limits: &Limits) -> Self {
         Self {
-            streams: HashMap::new(),
+            streams: StreamMap::default(),
             last: 0,
             calls: 0,
             subscriptions: 0,
