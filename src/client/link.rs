@@ -5,7 +5,7 @@ use super::transport::{Io, Socket};
 use crate::conn::{ClientConfig, Connection, Entropy, Event, Limits, Peer};
 use crate::noise::PublicKey;
 use crate::wire::{ErrorCode, Suite, handshake::ServerHello};
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
 use tokio::time::{Instant, Sleep};
 
 /// What the end of a connection may still take: our CLOSE on its way, the peer's behind it.
@@ -60,6 +60,8 @@ pub(super) struct Link {
     writes: u64,
     /// The moment of the last input, as the connection was told.
     heard_at: Duration,
+    /// Whether the socket has everything that the connection had to say.
+    took_all: bool,
 }
 
 impl Link {
@@ -83,6 +85,7 @@ impl Link {
             timer: Box::pin(tokio::time::sleep_until(started)),
             writes: 0,
             heard_at: Duration::ZERO,
+            took_all: false,
         };
         loop {
             if let Some(Event::Connected(peer, hello)) = link.connection.poll_event() {
@@ -125,17 +128,28 @@ impl Link {
     /// Moves what the connection has to say towards the socket.
     pub(super) fn fill(&mut self) {
         let now = self.now();
-        self.socket.fill(&mut self.connection, now);
+        self.took_all = self.socket.fill(&mut self.connection, now);
     }
 
     /// Waits until the socket or a timer gives the connection something to do, and has it done. May be dropped at any
     /// moment.
     pub(super) async fn drive(&mut self) {
         self.set_timer();
-        let Self { socket, timer, .. } = self;
+        let Self { socket, timer, writes, took_all, .. } = self;
+        // What was written is no reason to come back, unless the connection has more to write.
+        let is_quiet = |io: &Io| !io.read && !io.eof && *took_all;
+        let input = std::future::poll_fn(|context| {
+            loop {
+                let io = std::task::ready!(socket.poll_io(context));
+                *writes += u64::from(io.wrote);
+                if !is_quiet(&io) {
+                    return Poll::Ready(io);
+                }
+            }
+        });
         let io = tokio::select! {
             biased;
-            io = std::future::poll_fn(|context| socket.poll_io(context)) => Some(io),
+            io = input => Some(io),
             () = timer => None,
         };
         let now = self.now();
@@ -144,8 +158,7 @@ impl Link {
                 // The connection remembers its end.
                 let _ = self.connection.handle_timeout(now);
             }
-            Some(Io { wrote, read, eof }) => {
-                self.writes += u64::from(wrote);
+            Some(Io { read, eof, .. }) => {
                 if read {
                     self.heard_at = now;
                     self.socket.deliver(&mut self.connection, now);

@@ -1,7 +1,11 @@
 //! What callers tell the task of the connection from where they cannot wait: from a destructor, from a poll.
 
-use std::sync::{Mutex, PoisonError};
-use tokio::sync::Notify;
+use futures_util::task::AtomicWaker;
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+use std::{future::poll_fn, task::Poll};
 
 /// Notes, and a bell.
 ///
@@ -10,7 +14,10 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     notes: Mutex<Notes>,
-    bell: Notify,
+    /// Rung, and not heard yet.
+    bell: AtomicBool,
+    /// The one task that listens. It does so each time that it waits for anything at all, so this has to be cheap.
+    listener: AtomicWaker,
 }
 
 /// What was noted.
@@ -53,12 +60,17 @@ impl Signals {
 
     fn note(&self, write: impl FnOnce(&mut Notes)) {
         write(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        self.bell.notify_one();
+        self.bell.store(true, Ordering::Release);
+        self.listener.wake();
     }
 
     /// Waits for a note. Cancel-safe: the notes stay until they are taken.
     pub(super) async fn wait(&self) {
-        self.bell.notified().await;
+        poll_fn(|context| {
+            self.listener.register(context.waker());
+            if self.bell.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     pub(super) fn take(&self) -> Notes {

@@ -55,8 +55,8 @@ impl Socket {
         }
     }
 
-    /// Takes what the connection has to send, as much as is good to hold.
-    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) {
+    /// Takes what the connection has to send, as much as is good to hold; says whether that was all.
+    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
         match self {
             Self::Tcp(socket) => socket.fill(connection, now),
             Self::WebSocket(socket) => socket.fill(connection, now),

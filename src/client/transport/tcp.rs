@@ -64,7 +64,7 @@ impl TcpSocket {
         self.written < self.output.len()
     }
 
-    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) {
+    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
         if !self.has_output() {
             self.output.clear();
             self.written = 0;
@@ -73,10 +73,12 @@ impl TcpSocket {
         while self.output.len() - self.written < OUTPUT_MAX && connection.poll_transmit(now, &mut self.output)
         {
         }
+        let took_all = self.output.len() - self.written < OUTPUT_MAX;
         if self.is_deaf {
             self.output.clear();
             self.written = 0;
         }
+        took_all
     }
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {

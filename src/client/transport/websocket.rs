@@ -68,7 +68,7 @@ impl WebSocketSocket {
         self.must_flush || !self.output.is_empty()
     }
 
-    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) {
+    pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
         while self.output_bytes < OUTPUT_MAX {
             let mut body = Vec::new();
             if !connection.poll_transmit(now, &mut body) {
@@ -77,10 +77,12 @@ impl WebSocketSocket {
             self.output_bytes += body.len();
             self.output.push_back(body.into());
         }
+        let took_all = self.output_bytes < OUTPUT_MAX;
         if self.is_deaf {
             self.output.clear();
             self.output_bytes = 0;
         }
+        took_all
     }
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
