@@ -6,6 +6,7 @@
 
 use super::{
     admission::HalfOpen,
+    alarms::{Alarm, Alarms},
     calls::{Calls, Started},
     clock,
     flows::{self, Flows},
@@ -13,6 +14,7 @@ use super::{
     shared::{Counted, Established, Shared},
     stages::Stopwatch,
     subscriptions::{Output, Subscriptions},
+    timer::Timer,
     transport::{LINGER, ReadHalf, WriteHalf},
 };
 use crate::{
@@ -29,8 +31,8 @@ use crate::{
         envelope::{self, Publish, RpcCall, Subscribe, Subscribed},
     },
 };
+use futures_util::FutureExt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::sync::watch;
 
 /// How long a client is asked to stay away at most when the daemon stops; spread, so that a fleet does not come back as
 /// one.
@@ -80,8 +82,8 @@ struct Driver<R, W> {
     calls: Calls,
     flows: Flows,
     subscriptions: Subscriptions,
-    access_changes: watch::Receiver<u64>,
-    drain: watch::Receiver<Option<Duration>>,
+    alarms: Alarms,
+    timer: Timer,
     draining_until: Option<Duration>,
     /// When the latest input was read: what it brought is taken in the same round.
     read_at: Duration,
@@ -96,8 +98,7 @@ enum Wake {
     Answer(u32, Result<Answer, Status>),
     Items(flows::Output),
     Subscription(Output),
-    AccessChanged,
-    Drain,
+    Alarm(Alarm),
     Timeout,
 }
 
@@ -109,12 +110,12 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         accepted: Duration,
         (reader, writer): (R, W),
         half_open: HalfOpen,
-    ) -> Result<Self, DriverError> {
+    ) -> Result<Box<Self>, DriverError> {
         let config = shared.connection_config.clone();
         let connection = Connection::server(config, clock::entropy()?, R::FRAMING, accepted)?;
-        Ok(Self {
-            access_changes: shared.access.changes(),
-            drain: shared.drain.clone(),
+        Ok(Box::new(Self {
+            alarms: Alarms::new(shared.access.changes(), shared.drain.clone()),
+            timer: Timer::default(),
             shared,
             peer_address,
             connection,
@@ -128,27 +129,28 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             draining_until: None,
             read_at: accepted,
             write_stuck_since: None,
-        })
+        }))
     }
 
     /// Runs the connection to its end.
-    async fn run(mut self) -> Result<(), DriverError> {
+    async fn run(mut self: Box<Self>) -> Result<(), DriverError> {
         let result = self.serve().await;
         if let Err(DriverError::Connection(_)) = &result {
             // A stranger holds no half-open place while we take leave.
             self.half_open = None;
-            self.say_goodbye().await;
+            // Only at the end: an open connection does not keep room for it.
+            Box::pin(self.say_goodbye()).await;
         }
         result
     }
 
     async fn serve(&mut self) -> Result<(), DriverError> {
-        self.drain.mark_changed();
+        let mut now = self.shared.clock.now();
         loop {
-            let now = self.shared.clock.now();
             self.take_events(now);
             self.close_when_drained(now);
             self.writer.take(&mut self.connection, now);
+            self.write_at_once(now)?;
             if !self.writer.has_output() {
                 self.write_stuck_since = None;
                 if self.connection.is_drained() {
@@ -156,7 +158,38 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 }
             }
             let wake = self.wait(now).await?;
-            self.on_wake(wake)?;
+            let is_answer = matches!(wake, Wake::Answer(..));
+            now = self.shared.clock.now();
+            self.on_wake(wake, now)?;
+            if is_answer {
+                self.gather_answers().await;
+            }
+        }
+    }
+
+    /// Writes as far as the transport takes bytes without being waited for, which it does almost always.
+    fn write_at_once(&mut self, now: Duration) -> Result<(), DriverError> {
+        while self.writer.has_output()
+            && let Some(written) = self.writer.write().now_or_never()
+        {
+            written?;
+            self.write_stuck_since = None;
+            self.writer.take(&mut self.connection, now);
+        }
+        Ok(())
+    }
+
+    /// Takes the answers that come at the same moment, so that one write carries them all. They are those of calls that
+    /// were woken together (the database answers many in one read) and have not run yet: they run while this yields.
+    async fn gather_answers(&mut self) {
+        if self.calls.len() == 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+        while self.has_room()
+            && let Some((stream, result)) = self.calls.next().now_or_never()
+        {
+            self.finish(stream, result);
         }
     }
 
@@ -171,9 +204,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             (stream, result) = self.calls.next(), if room => Wake::Answer(stream, result),
             output = self.flows.next(), if room => Wake::Items(output),
             output = self.subscriptions.next(), if room => Wake::Subscription(output),
-            Ok(()) = self.access_changes.changed() => Wake::AccessChanged,
-            Ok(()) = self.drain.changed() => Wake::Drain,
-            () = sleep_until(timeout) => Wake::Timeout,
+            alarm = self.alarms.next() => Wake::Alarm(alarm),
+            () = self.timer.wait(timeout) => Wake::Timeout,
         };
         Ok(wake)
     }
@@ -193,8 +225,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         [self.connection.poll_timeout(), write, self.draining_until].into_iter().flatten().min()
     }
 
-    fn on_wake(&mut self, wake: Wake) -> Result<(), DriverError> {
-        let now = self.shared.clock.now();
+    fn on_wake(&mut self, wake: Wake, now: Duration) -> Result<(), DriverError> {
         match wake {
             Wake::Written(written) => {
                 written?;
@@ -211,9 +242,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             Wake::Answer(stream, result) => self.finish(stream, result),
             Wake::Items(output) => self.on_items(output),
             Wake::Subscription(output) => self.on_subscription(output),
-            Wake::AccessChanged => self.recheck_access(),
-            Wake::Drain => {
-                let until = *self.drain.borrow_and_update();
+            Wake::Alarm(Alarm::AccessChanged) => self.recheck_access(),
+            Wake::Alarm(Alarm::Drain(until)) => {
                 if let (Some(until), None) = (until, self.draining_until) {
                     self.draining_until = Some(until);
                     // A peer without keys yet has no stream to lose: its handshake deadline ends it.
@@ -228,6 +258,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 if stuck.is_some_and(|since| now >= since + self.shared.config.limits.write_deadline.get()) {
                     return Err(DriverError::WriteDeadline);
                 }
+                self.reader.rest();
+                self.writer.rest();
                 self.connection.handle_timeout(now)?;
             }
         }
@@ -526,12 +558,5 @@ fn log_end(peer: SocketAddr, result: &Result<(), DriverError>) {
             // The peer's own words may be in it.
             tracing::info!(%peer, reason = %Untrusted::new(&error.to_string()), "connection ended");
         }
-    }
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -118,7 +118,7 @@ async fn greet(shared: Arc<Shared>, site: Router, stream: TcpStream, peer: Socke
         Ok(half_open) => half_open,
         Err(reason) => {
             tracing::debug!(%peer, %reason, "connection turned away");
-            return refuse(stream, ErrorCode::RATE_LIMITED).await;
+            return Box::pin(refuse(stream, ErrorCode::RATE_LIMITED)).await;
         }
     };
     if let Err(error) = stream.set_nodelay(true) {
@@ -131,16 +131,17 @@ async fn greet(shared: Arc<Shared>, site: Router, stream: TcpStream, peer: Socke
         Ok(Ok(_) | Err(_)) => return,
         Err(_) => {
             tracing::debug!(%peer, "nothing came within the handshake deadline");
-            return refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT).await;
+            return Box::pin(refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT)).await;
         }
     }
     match first[0] {
         // HANDSHAKE_INIT is shorter than 256 bytes, so the first byte of its length is zero.
-        0 => driver::serve(shared, peer, accepted, tcp::split(stream), half_open).await,
-        b'A'..=b'Z' => http::serve(site, stream, peer, accepted, half_open, deadline).await,
+        // On the heap: what waits here would otherwise hold the room of all three, twice, for as long as it lives.
+        0 => Box::pin(driver::serve(shared, peer, accepted, tcp::split(stream), half_open)).await,
+        b'A'..=b'Z' => Box::pin(http::serve(site, stream, peer, accepted, half_open, deadline)).await,
         other => {
             tracing::info!(%peer, first_byte = other, "neither raystream nor HTTP");
-            refuse(stream, ErrorCode::PROTOCOL_ERROR).await;
+            Box::pin(refuse(stream, ErrorCode::PROTOCOL_ERROR)).await;
         }
     }
 }

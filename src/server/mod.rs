@@ -2,6 +2,7 @@
 //! floors below do not.
 
 mod admission;
+mod alarms;
 mod calls;
 mod clock;
 pub mod config;
@@ -17,6 +18,7 @@ mod messages;
 mod shared;
 mod stages;
 mod subscriptions;
+mod timer;
 mod transport;
 pub mod usage;
 

@@ -25,6 +25,9 @@ pub(super) trait ReadHalf: Send {
     /// and the last words on it may never arrive. Cancel-safe.
     fn discard(&mut self) -> impl Future<Output = ()> + Send;
 
+    /// Gives back buffers that hold nothing: the connection has been quiet for as long as a heartbeat takes to be due.
+    fn rest(&mut self) {}
+
     /// Gives the connection what has arrived.
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError>;
 }
@@ -39,6 +42,9 @@ pub(super) trait WriteHalf: Send {
 
     /// Makes progress with what waits, at least a part of it. Cancel-safe.
     fn write(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Gives back buffers that hold nothing, as [`ReadHalf::rest`] does.
+    fn rest(&mut self) {}
 
     /// Ends the transport after everything is written.
     fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;

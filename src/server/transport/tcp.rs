@@ -13,7 +13,7 @@ use tokio::{
 };
 
 /// First read: small, because most of the memory of an idle connection is its read buffer.
-const READ_MIN: usize = 2 * 1024;
+const READ_MIN: usize = 512;
 /// Largest read: one whole record.
 const READ_MAX: usize = 64 * 1024;
 
@@ -42,8 +42,10 @@ impl ReadHalf for TcpReadHalf {
 
     async fn read(&mut self) -> io::Result<bool> {
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer: wait first, then make room.
-            self.buffer = BytesMut::new();
+            if self.read_size == READ_MIN {
+                // A quiet connection keeps no buffer: wait first, then make room.
+                self.buffer = BytesMut::new();
+            }
             self.socket.readable().await?;
         }
         self.buffer.reserve(self.read_size);
@@ -59,6 +61,13 @@ impl ReadHalf for TcpReadHalf {
 
     async fn discard(&mut self) {
         discard(&mut self.socket).await;
+    }
+
+    fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = BytesMut::new();
+            self.read_size = READ_MIN;
+        }
     }
 
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError> {
@@ -91,10 +100,14 @@ impl WriteHalf for TcpWriteHalf {
         if self.written == self.buffer.len() {
             self.written = 0;
             self.buffer.clear();
-            // An idle connection keeps a small buffer.
-            self.buffer.shrink_to(READ_MIN);
         }
         Ok(())
+    }
+
+    fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = Vec::new();
+        }
     }
 
     async fn finish(&mut self) -> io::Result<()> {
