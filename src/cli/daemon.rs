@@ -43,10 +43,8 @@ pub(super) fn run(
     let (identities, psk) = keys(&run.config)?;
     let setup =
         Setup { config: run.config, access: run.access, identities, psk, create_tables: run.create_tables };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let runtime =
+        super::runtime::build().map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(|error| Failure::failed(error.to_string()))?;
         let daemon = tokio::select! {

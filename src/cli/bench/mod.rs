@@ -29,7 +29,9 @@ use super::{Failure, Output};
 pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
     arguments.check()?;
     fleet::allow_descriptors(output);
-    runtime()?.block_on(async {
+    let runtime = super::runtime::build();
+    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    runtime.block_on(async {
         match arguments.scenario {
             Scenario::Connect => connect::run(arguments, output).await,
             Scenario::Idle => idle::run(arguments, output).await,
@@ -37,18 +39,6 @@ pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(),
             _ => run_calls(arguments, output).await,
         }
     })
-}
-
-/// A thread for each core that this process may use. With one core a runtime without threads: nothing is handed from one
-/// to another.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut builder = match cores {
-        1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    let runtime = builder.enable_all().build();
-    runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))
 }
 
 impl Plan {
