@@ -1,7 +1,8 @@
 //! What the primitives and the handshakes cost with each provider.
 //!
 //! `cargo bench --bench noise` prints medians, and how many times faster `aws_lc` is than `rust_crypto`. The providers
-//! take turns within a measurement, so that a noisy neighbour troubles both alike.
+//! take turns within a measurement, so that a noisy neighbour troubles both alike: criterion, which measures the rest, takes
+//! one case after the other, and its ratios of minutes apart say as much about the neighbour as about the providers.
 #![allow(clippy::print_stdout, reason = "the table is the purpose")]
 
 use std::hint::black_box;

@@ -1,11 +1,4 @@
-//! What the core costs: codec, record protection, handshakes, and calls between two ends in memory, by provider.
-//!
-//! ```text
-//! cargo bench --bench conn                      medians of time
-//! cargo bench --bench conn -- --instructions    instructions, counted by valgrind's callgrind: the same on each run
-//! cargo bench --bench conn -- calls             cases whose name holds "calls"
-//! ```
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for its developers")]
+//! The cases: things that can be done a number of times.
 
 use bytes::Bytes;
 use flatbuffers::FlatBufferBuilder;
@@ -21,25 +14,27 @@ use raystream::{
         frame::Frame,
     },
 };
-use std::{
-    hint::black_box,
-    process::Command,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
-/// Samples of each case; odd, so that one of them is the median.
-const SAMPLES: usize = 15;
-/// How long one sample takes, about.
-const SAMPLE_TIME: Duration = Duration::from_millis(40);
 const NOW: Duration = Duration::ZERO;
 
 /// Something that can be done a number of times. What it needs is made once, by `new`.
-struct Case {
-    name: String,
-    /// Things done by one iteration.
-    unit: &'static str,
-    new: Box<dyn Fn() -> Box<dyn FnMut(u64)>>,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// What one iteration does.
+    pub(crate) unit: &'static str,
+    pub(crate) new: Box<dyn Fn() -> Box<dyn FnMut(u64)>>,
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
+    let mut cases = Vec::new();
+    codec_cases(&mut cases);
+    record_cases(&mut cases);
+    connection_cases(&mut cases);
+    #[cfg(feature = "server")]
+    dispatch_cases(&mut cases);
+    cases
 }
 
 fn providers() -> Vec<&'static dyn CryptoProvider> {
@@ -128,6 +123,16 @@ fn record_cases(cases: &mut Vec<Case>) {
     for provider in providers() {
         for cipher in [CipherAlgorithm::ChaChaPoly, CipherAlgorithm::AesGcm] {
             for size in [64, 1_024, 65_519] {
+                let name = format!("record: {size} bytes, sealed, {} {}", cipher.name(), provider.name());
+                cases.push(case(name, "record", move || {
+                    let (mut client, _) = transports(provider, cipher);
+                    let mut text = vec![7; size];
+                    Box::new(move |n| {
+                        for _ in 0..n {
+                            black_box(client.send.encrypt_in_place(&[], &mut text).unwrap());
+                        }
+                    })
+                }));
                 let name =
                     format!("record: {size} bytes, sealed and opened, {} {}", cipher.name(), provider.name());
                 cases.push(case(name, "record", move || {
@@ -242,71 +247,44 @@ fn connection_cases(cases: &mut Vec<Case>) {
     }
 }
 
-/// Nanoseconds of one iteration: the median of the samples.
-fn median_nanos(case: &Case) -> f64 {
-    let mut run = (case.new)();
-    let mut iterations = 64;
-    loop {
-        let start = Instant::now();
-        run(iterations);
-        if start.elapsed() >= SAMPLE_TIME {
-            break;
-        }
-        iterations *= 2;
-    }
-    let mut samples: Vec<f64> = (0..SAMPLES)
-        .map(|_| {
-            let start = Instant::now();
-            run(iterations);
-            start.elapsed().as_secs_f64() * 1e9 / u32::try_from(iterations).map_or(f64::MAX, f64::from)
-        })
-        .collect();
-    samples.sort_by(f64::total_cmp);
-    samples[SAMPLES / 2]
-}
-
-/// Instructions of one iteration, from the difference of two runs of this program under callgrind.
-fn instructions(case: &Case, iterations: u64) -> Option<u64> {
-    let run = |n: u64| {
-        let program = std::env::current_exe().ok()?;
-        let output = Command::new("valgrind")
-            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg(program)
-            .args(["--only", &case.name, &n.to_string()])
-            .output()
-            .ok()?;
-        let report = String::from_utf8_lossy(&output.stderr).into_owned();
-        let line = report.lines().find(|line| line.contains("Collected :"))?;
-        line.split_whitespace().last()?.parse::<u64>().ok()
+/// From a call that was taken off the wire to its answer: access rules, method, arguments.
+#[cfg(feature = "server")]
+fn dispatch_cases(cases: &mut Vec<Case>) {
+    use raystream::{
+        api::{Caller, Clock, sys_router},
+        auth::{Access, AccessHandle, Principal},
+        rpc::{Call, ConnectionId, Context, Encoding, Reply},
     };
-    let (once, twice) = (run(iterations)?, run(2 * iterations)?);
-    Some(twice.saturating_sub(once) / iterations)
-}
-
-fn main() {
-    let mut cases = Vec::new();
-    codec_cases(&mut cases);
-    record_cases(&mut cases);
-    connection_cases(&mut cases);
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    if let [first, name, iterations] = &arguments[..]
-        && first == "--only"
-    {
-        let case = cases.iter().find(|case| case.name == *name).expect("a name of the list");
-        (case.new)()(iterations.parse().expect("a number of iterations"));
-        return;
-    }
-    let counts = arguments.iter().any(|argument| argument == "--instructions");
-    let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with("--")).collect();
-    for case in cases.iter().filter(|case| wanted.iter().all(|part| case.name.contains(part.as_str()))) {
-        if counts {
-            match instructions(case, 200) {
-                Some(count) => println!("{:<72} {count:>12} instructions/{}", case.name, case.unit),
-                None => println!("{:<72} {:>12}", case.name, "valgrind did not run"),
-            }
-        } else {
-            let nanos = median_nanos(case);
-            println!("{:<72} {nanos:>12.0} ns {:>12.0} {}/s", case.name, 1e9 / nanos, case.unit);
+    struct Stopped;
+    impl Clock for Stopped {
+        fn server_time_ms(&self) -> u64 {
+            0
+        }
+        fn uptime_ms(&self) -> u64 {
+            0
         }
     }
+    cases.push(case("dispatch: sys.echo of 64 bytes".into(), "call", || {
+        let router = sys_router(Arc::new(Stopped));
+        let access = AccessHandle::new(Access::everything());
+        let caller = Arc::new(Caller { principal: Arc::new(Principal::from_handshake(None)), access });
+        let args = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(56)));
+        Box::new(move |n| {
+            for _ in 0..n {
+                let context = Context {
+                    caller: Arc::clone(&caller),
+                    connection: ConnectionId([7; 16]),
+                    deadline: None,
+                    metadata: Vec::new(),
+                };
+                let call = Call {
+                    method: "sys.echo".to_owned(),
+                    encoding: Encoding::Json,
+                    args: args.clone(),
+                    idempotency_key: None,
+                };
+                assert!(matches!(router.dispatch(context, call), Reply::Ready(Ok(_))));
+            }
+        })
+    }));
 }
