@@ -100,7 +100,8 @@ impl Connection {
             clear: None,
             closing: None,
             end: None,
-            events: VecDeque::new(),
+            // Most connections never have two at once, and an idle one keeps this room.
+            events: VecDeque::with_capacity(1),
         }
     }
 

@@ -44,7 +44,7 @@ impl Queued {
 /// A message that fits a frame goes straight to `ready`. A longer one makes its stream busy: what follows on that
 /// stream waits in `behind` until the last fragment is out. Of the longer ones only so many take turns as the receiver
 /// may hold unfinished; the others wait in `waiting`, and with them every later message that opens a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outbound {
     control: VecDeque<(FrameType, u8, u32, Vec<u8>)>,
     ready: VecDeque<Queued>,
@@ -57,6 +57,21 @@ pub(super) struct Outbound {
     long_in_turn_bytes: usize,
     /// Bytes of payload that are not sent, control frames aside.
     bytes: usize,
+}
+
+impl Default for Outbound {
+    /// With room for one of each: an idle connection keeps it, and most never have two at once.
+    fn default() -> Self {
+        Self {
+            control: VecDeque::with_capacity(1),
+            ready: VecDeque::with_capacity(1),
+            waiting: VecDeque::new(),
+            behind: StreamMap::default(),
+            long_in_turn: 0,
+            long_in_turn_bytes: 0,
+            bytes: 0,
+        }
+    }
 }
 
 impl Outbound {

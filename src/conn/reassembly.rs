@@ -4,9 +4,12 @@ use super::{ConnectionError, stream_map::StreamMap};
 use crate::wire::{
     FrameType,
     frame::Frame,
-    limits::{MESSAGE_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
+    limits::{FRAME_PAYLOAD_MAX, MESSAGE_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
+
+/// Room for a message whose first fragment is full.
+const EXPECTED_LEN: usize = 4 * FRAME_PAYLOAD_MAX + 1_024;
 
 /// Unfinished messages by stream, at most [`PARTIAL_STREAMS_MAX`]; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of
 /// their lengths.
@@ -31,7 +34,11 @@ impl Reassembly {
         }
         let (frame_type, mut message) = match self.partial.remove(&frame.stream) {
             Some(partial) => partial,
-            None => (frame.frame_type, Vec::new()),
+            // A full first fragment lets expect as much again: at most four times what has really arrived.
+            None => {
+                let is_full = frame.payload.len() == FRAME_PAYLOAD_MAX;
+                (frame.frame_type, Vec::with_capacity(if is_full { EXPECTED_LEN } else { 0 }))
+            }
         };
         self.bytes -= message.len();
         if frame_type != frame.frame_type {

@@ -14,8 +14,8 @@ use tokio::{
 
 /// First read: small, because most of the memory of an idle connection is its read buffer.
 const READ_MIN: usize = 512;
-/// Largest read: one whole record.
-const READ_MAX: usize = 64 * 1024;
+/// Largest read: two of the largest records, so that one that is cut in the middle is not moved for long.
+const READ_MAX: usize = 128 * 1024;
 
 /// Splits a stream.
 pub(in crate::server) fn split(stream: TcpStream) -> (TcpReadHalf, TcpWriteHalf) {
