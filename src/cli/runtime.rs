@@ -1,4 +1,4 @@
-//! The runtime of the daemon and of the load tool.
+//! The runtime of the daemon.
 
 use std::io;
 

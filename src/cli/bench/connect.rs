@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::arguments::BenchArguments;
+use super::cores::Cores;
 use super::fleet::Fleet;
 use super::load::{self, Plan, Work};
 use super::measured::Fault;
@@ -26,14 +27,18 @@ impl Work for Handshakes {
     }
 }
 
-pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
-    let fleet = Fleet::prepare(arguments, output).await?;
+pub(super) async fn run(
+    arguments: &BenchArguments,
+    cores: Cores,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let fleet = Fleet::prepare(arguments, cores.clone(), output).await?;
     let suite = fleet.suite();
     let (url, options) = fleet.target();
     let server = ServerSide::new(fleet.extra().await?, output).await;
     let plan = Plan::of(arguments);
     let progress = Progress::of_time(output, "connect", plan.warm_up + plan.duration);
-    let measured = load::run(plan, Arc::new(Handshakes { url, options }), &server, progress).await;
+    let measured = load::run(plan, Arc::new(Handshakes { url, options }), &cores, &server, progress).await;
     for client in fleet.clients {
         client.close().await;
     }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::arguments::BenchArguments;
+use super::cores::Cores;
 use super::fleet::Fleet;
 use super::measured::{Shards, Tally, float};
 use super::progress::Progress;
@@ -95,13 +96,17 @@ struct Totals {
     busy: Duration,
 }
 
-pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
-    let fleet = Fleet::connect(arguments, output).await?;
+pub(super) async fn run(
+    arguments: &BenchArguments,
+    cores: Cores,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let fleet = Fleet::connect(arguments, cores.clone(), output).await?;
     let server = ServerSide::new(fleet.extra().await?, output).await;
     let writer = fleet.extra().await?;
     table::create(&writer).await?;
     let board = Arc::new(Board::new(arguments.connections(), arguments.in_flight())?);
-    let mut subscribers = subscribe(&fleet, &board).await?;
+    let mut subscribers = subscribe(&fleet, &cores, &board).await?;
     let limit = arguments.connect.timeout.get();
     let progress = Progress::of_time(output, "sub", arguments.warm_up() + arguments.duration.get());
     let begin = Instant::now();
@@ -157,7 +162,7 @@ pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Resu
 }
 
 /// Opens a subscription on each connection and starts to read them.
-async fn subscribe(fleet: &Fleet, board: &Arc<Board>) -> Result<JoinSet<()>, Failure> {
+async fn subscribe(fleet: &Fleet, cores: &Cores, board: &Arc<Board>) -> Result<JoinSet<()>, Failure> {
     let opened: Vec<Subscription> = stream::iter(&fleet.clients)
         .map(|client| async {
             let mut options = SubscribeOptions::new(TABLE);
@@ -170,7 +175,7 @@ async fn subscribe(fleet: &Fleet, board: &Arc<Board>) -> Result<JoinSet<()>, Fai
         .map_err(table::explain)?;
     let mut readers = JoinSet::new();
     for (subscriber, subscription) in opened.into_iter().enumerate() {
-        readers.spawn(read(subscriber, subscription, Arc::clone(board)));
+        readers.spawn_on(read(subscriber, subscription, Arc::clone(board)), cores.of(subscriber));
     }
     Ok(readers)
 }

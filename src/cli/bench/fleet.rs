@@ -4,6 +4,7 @@ use futures_util::{StreamExt as _, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::arguments::BenchArguments;
+use super::cores::Cores;
 use super::progress::Progress;
 use crate::cli::{Failure, Output};
 use crate::client::{Client, Options, ServerUrl};
@@ -16,6 +17,7 @@ pub(super) struct Fleet {
     pub(super) clients: Vec<Client>,
     url: ServerUrl,
     options: Options,
+    cores: Cores,
 }
 
 impl Fleet {
@@ -23,13 +25,17 @@ impl Fleet {
     ///
     /// # Errors
     /// One of them could not be made.
-    pub(super) async fn connect(arguments: &BenchArguments, output: &Output) -> Result<Self, Failure> {
-        let mut fleet = Self::prepare(arguments, output).await?;
+    pub(super) async fn connect(
+        arguments: &BenchArguments,
+        cores: Cores,
+        output: &Output,
+    ) -> Result<Self, Failure> {
+        let mut fleet = Self::prepare(arguments, cores, output).await?;
         let count = arguments.connections();
         let progress = Progress::new(output, "connecting", u64::from(arguments.connections));
         let made: Vec<_> = stream::iter(fleet.clients.len()..count)
-            .map(|_| fleet.extra())
-            .buffer_unordered(CONNECTING_MAX)
+            .map(|connection| fleet.connect_on(connection))
+            .buffered(CONNECTING_MAX)
             .enumerate()
             .map(|(n, made)| {
                 progress.at(n);
@@ -47,7 +53,11 @@ impl Fleet {
     ///
     /// # Errors
     /// It could not be made.
-    pub(super) async fn prepare(arguments: &BenchArguments, output: &Output) -> Result<Self, Failure> {
+    pub(super) async fn prepare(
+        arguments: &BenchArguments,
+        cores: Cores,
+        output: &Output,
+    ) -> Result<Self, Failure> {
         let mut options = arguments.connect.options()?;
         // A connection that comes back by itself would hide what is measured here.
         options.reconnect = None;
@@ -57,7 +67,7 @@ impl Fleet {
             // Whoever was trusted at the first contact is the one from then on.
             url = url.with_key(info.server_key);
         }
-        Ok(Self { clients: vec![first], url, options })
+        Ok(Self { clients: vec![first], url, options, cores })
     }
 
     /// One more connection.
@@ -65,7 +75,14 @@ impl Fleet {
     /// # Errors
     /// It could not be made.
     pub(super) async fn extra(&self) -> Result<Client, Failure> {
-        Ok(Client::connect_url(self.url.clone(), self.options.clone()).await?)
+        self.connect_on(0).await
+    }
+
+    /// A connection whose task runs where this one's has to.
+    async fn connect_on(&self, connection: usize) -> Result<Client, Failure> {
+        let connecting = Client::connect_url(self.url.clone(), self.options.clone());
+        let made = self.cores.of(connection).spawn(connecting).await;
+        Ok(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)
     }
 
     /// Where and how to connect.

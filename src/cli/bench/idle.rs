@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::arguments::BenchArguments;
+use super::cores::Cores;
 use super::fleet::Fleet;
 use super::measured::float;
 use super::report;
@@ -15,12 +16,16 @@ use crate::client::{CallOptions, Json};
 /// Between the last call and the look at the memory: what an idle connection gives back is given back by then.
 const SETTLE: Duration = Duration::from_millis(500);
 
-pub(super) async fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
-    let first = Fleet::prepare(arguments, output).await?;
+pub(super) async fn run(
+    arguments: &BenchArguments,
+    cores: Cores,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let first = Fleet::prepare(arguments, cores.clone(), output).await?;
     let server = ServerSide::new(first.extra().await?, output).await;
     // A connection before the first look: what the first one makes for all is not its own.
     let before = server.sample().await;
-    let fleet = Fleet::connect(arguments, output).await?;
+    let fleet = Fleet::connect(arguments, cores, output).await?;
     for client in &fleet.clients {
         client.call_with("sys.echo", Json::new("{}"), CallOptions::default()).await?;
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::cores::Cores;
 use super::measured::{Fault, Measured, Shards};
 use super::progress::{Progress, TICK};
 use super::server_side::ServerSide;
@@ -108,6 +109,7 @@ fn calls_within(rate: u32, time: Duration) -> u64 {
 pub(super) async fn run<W: Work>(
     plan: Plan,
     work: Arc<W>,
+    cores: &Cores,
     server: &ServerSide,
     progress: Progress,
 ) -> Measured {
@@ -117,7 +119,8 @@ pub(super) async fn run<W: Work>(
     for _ in 0..plan.in_flight {
         for connection in 0..plan.connections {
             let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
-            workers.spawn(async move { call_on(connection, &schedule, &shards, &*work).await });
+            let worker = async move { call_on(connection, &schedule, &shards, &*work).await };
+            workers.spawn_on(worker, cores.of(connection));
         }
     }
     if schedule.open.is_some() {

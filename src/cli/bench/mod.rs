@@ -3,6 +3,7 @@
 mod arguments;
 mod calls;
 mod connect;
+mod cores;
 mod fanout;
 mod fleet;
 mod histogram;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 pub(super) use arguments::BenchArguments;
 use arguments::Scenario;
 use calls::Calls;
+use cores::Cores;
 use fleet::Fleet;
 use load::Plan;
 use progress::Progress;
@@ -29,14 +31,14 @@ use super::{Failure, Output};
 pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
     arguments.check()?;
     fleet::allow_descriptors(output);
-    let runtime = super::runtime::build();
-    let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let (runtime, cores) =
+        Cores::start().map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     runtime.block_on(async {
         match arguments.scenario {
-            Scenario::Connect => connect::run(arguments, output).await,
-            Scenario::Idle => idle::run(arguments, output).await,
-            Scenario::Sub => fanout::run(arguments, output).await,
-            _ => run_calls(arguments, output).await,
+            Scenario::Connect => connect::run(arguments, cores, output).await,
+            Scenario::Idle => idle::run(arguments, cores, output).await,
+            Scenario::Sub => fanout::run(arguments, cores, output).await,
+            _ => run_calls(arguments, cores, output).await,
         }
     })
 }
@@ -54,8 +56,8 @@ impl Plan {
 }
 
 /// echo, get, set, query, bulk.
-async fn run_calls(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
-    let fleet = Fleet::connect(arguments, output).await?;
+async fn run_calls(arguments: &BenchArguments, cores: Cores, output: &mut Output) -> Result<(), Failure> {
+    let fleet = Fleet::connect(arguments, cores.clone(), output).await?;
     let server = ServerSide::new(fleet.extra().await?, output).await;
     let payload = arguments.payload()?;
     if matches!(arguments.scenario, Scenario::Get | Scenario::Set | Scenario::Query) {
@@ -65,7 +67,7 @@ async fn run_calls(arguments: &BenchArguments, output: &mut Output) -> Result<()
     let work = Arc::new(Calls::new(arguments.scenario, payload, fleet.clients));
     let plan = Plan::of(arguments);
     let progress = Progress::of_time(output, arguments.scenario.name(), plan.warm_up + plan.duration);
-    let measured = load::run(plan, Arc::clone(&work), &server, progress).await;
+    let measured = load::run(plan, Arc::clone(&work), &cores, &server, progress).await;
     work.close().await;
     server.client().close().await;
     report::of_calls(arguments, &suite, &measured, output)
