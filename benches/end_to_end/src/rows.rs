@@ -162,7 +162,7 @@ fn calls() -> Vec<Row> {
             ],
             musts: vec![
                 must!("1.0 x raw-tls", >= 1.0, |r| r["raystream"] / r["raw-tls"]),
-                must!("AES: 1.0 x raw-tls-aes", >= 1.0, |r| r["raystream-aes"] / r["raw-tls-aes"]),
+                must!("1.0 x raw-tls-aes (AES)", >= 1.0, |r| r["raystream-aes"] / r["raw-tls-aes"]),
             ],
             ..row("bulk", "64 KiB echo, 16 in flight, each way (grpc: AES)", "MB/s", |m| {
                 m.per_s * 65_536.0 / 1e6
@@ -184,8 +184,8 @@ fn connections() -> Vec<Row> {
                 ("raystream-ik", Job::Raystream { args: &["connect"], with: &["ik"] }),
             ],
             musts: vec![
-                must!("NK: 0.8 x raw-tls", <= 0.8, |r| r["raystream"] / r["raw-tls"]),
-                must!("IK, both ends proved: 1.2 x raw-tls", <= 1.2, |r| r["raystream-ik"] / r["raw-tls"]),
+                must!("0.8 x raw-tls (NK)", <= 0.8, |r| r["raystream"] / r["raw-tls"]),
+                must!("1.2 x raw-tls (IK, both ends proved)", <= 1.2, |r| r["raystream-ik"] / r["raw-tls"]),
             ],
             ..row("setup", "a connection made, one call, closed: processor time of the server", "us", |m| {
                 m.server_cpu_us
@@ -208,7 +208,7 @@ fn connections() -> Vec<Row> {
             ],
             musts: vec![
                 must!("7 KiB", <= 7.0, |r| r["raystream"]),
-                must!("WebSocket: 12 KiB", <= 12.0, |r| r["raystream-ws"]),
+                must!("12 KiB (WebSocket)", <= 12.0, |r| r["raystream-ws"]),
             ],
             ..row("idle", "memory of the server for an idle connection", "KiB", |m| m.kib)
         },

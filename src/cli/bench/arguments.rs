@@ -59,7 +59,7 @@ pub(super) enum Scenario {
     Query,
     /// Live events: one writer, every other connection a subscriber
     Sub,
-    /// Full handshakes, each on a new connection
+    /// New connections: a full handshake, one call, an orderly end
     Connect,
     /// Large calls, in MB/s
     Bulk,

@@ -1,4 +1,4 @@
-//! `connect`: a new connection each time, from TCP to the end of its handshake.
+//! `connect`: a new connection each time: TCP, the handshake, one call that shows that it works, and an orderly end.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::report;
 use super::server_side::ServerSide;
 use crate::cli::{Failure, Output};
-use crate::client::{Client, Options, ServerUrl};
+use crate::client::{CallOptions, Client, Json, Options, ServerUrl};
 
 struct Handshakes {
     url: ServerUrl,
@@ -19,10 +19,12 @@ struct Handshakes {
 }
 
 impl Work for Handshakes {
-    /// One connection: what is timed ends with its orderly end.
+    /// One connection.
     async fn once(&self, _: usize, _: u64) -> Result<(), Fault> {
         let client = Client::connect_url(self.url.clone(), self.options.clone()).await?;
+        let answer = client.call_with("sys.echo", Json::new("{}"), CallOptions::default()).await;
         client.close().await;
+        answer?;
         Ok(())
     }
 }
