@@ -67,7 +67,7 @@ fn what_cannot_be_understood_ends_with_64() {
         &["call", &url],
         &["call", &url, "sys.echo", "--timeout", "5"],
         &["sub", &url, "orders", "--max", "0"],
-        &["sub", &url, "orders", "--overflow", "block"],
+        &["sub", &url, "orders", "--overflow", "explode"],
         &["ping", &url, "--cipher", "des"],
         &["bench", &url],
         &["bench", &url, "nonsense"],

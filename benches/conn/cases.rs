@@ -282,6 +282,7 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
                     encoding: Encoding::Json,
                     args: args.clone(),
                     idempotency_key: None,
+                    items: Default::default(),
                 };
                 assert!(matches!(router.dispatch(context, call), Reply::Ready(Ok(_))));
             }
