@@ -1,4 +1,5 @@
-//! The budget for cancels and refusals: work that a peer causes and throws away.
+//! The budget for refusals and subscriptions that were ended: work that a peer causes and throws away, and that no slot
+//! bounds. A cancelled call is none of it: its slot is taken until its work has stopped.
 
 use super::ConnectionError;
 use crate::wire::limits::{ABUSE_BUDGET, ABUSE_REFILL_PER_SECOND};

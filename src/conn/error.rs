@@ -39,7 +39,7 @@ pub enum ConnectionError {
     /// The handshake took too long.
     #[error("the handshake was not finished in time")]
     HandshakeTimeout,
-    /// The peer's budget for cancels and refusals is spent.
+    /// The peer's budget for refusals and ended subscriptions is spent.
     #[error("the peer made too many requests that were cancelled or refused")]
     AbuseBudget,
     /// The record counter is at its end.

@@ -151,10 +151,9 @@ impl Session {
             Received::Credit(stream) => Some(Event::Credit(stream)),
             Received::Data(stream, item) => Some(Event::Data(stream, item)),
             Received::DataEnd(stream) => Some(Event::DataEnd(stream)),
-            Received::Cancel(stream) => {
-                self.budget.debit(now)?;
-                Some(Event::Cancelled(stream))
-            }
+            // It costs no budget: the call keeps its slot until its work has stopped, so that the slots bound what a peer
+            // can start and throw away.
+            Received::Cancel(stream) => Some(Event::Cancelled(stream)),
             Received::Unsubscribe(stream) => {
                 self.budget.debit(now)?;
                 self.send_error(stream, &rpc_error(ErrorCode::CANCELLED, "unsubscribed"));

@@ -62,7 +62,8 @@ pub const KEY_AGE_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// HEARTBEATs that may wait for their echo.
 pub const HEARTBEATS_OUTSTANDING_MAX: usize = 64;
 
-/// Cancels and refused requests that a peer may cause at once (HTTP/2 Rapid Reset, CVE-2023-44487, and its kin).
+/// Refused requests and ended subscriptions that a peer may cause at once. Against calls that are cancelled at once (HTTP/2
+/// Rapid Reset, CVE-2023-44487) stands something else: a call keeps its slot until its work has stopped.
 pub const ABUSE_BUDGET: u32 = 1_000;
 /// What the abuse budget gets back per second.
 pub const ABUSE_REFILL_PER_SECOND: u32 = 100;

@@ -137,15 +137,22 @@ fn until_closed(mut send: impl FnMut(&mut Raw, u32) -> Result<(), ConnectionErro
 }
 
 #[test]
-fn cancels_refusals_and_unsubscribes_have_a_budget() {
-    let cancelled = until_closed(|raw, stream| {
-        raw.send(&call_frame(stream))?;
-        raw.send(&frame(F::RPC_CANCEL, 0, stream, &[]))?;
+fn cancels_cost_no_budget_and_a_cancelled_call_keeps_its_slot() {
+    let mut raw = Raw::client(Setup::plain());
+    for n in 0..2 * ABUSE_BUDGET {
+        let stream = 2 * n + 1;
+        raw.send(&call_frame(stream)).unwrap();
+        raw.send(&frame(F::RPC_CANCEL, 0, stream, &[])).unwrap();
+        raw.send(&frame(F::RPC_CANCEL, 0, stream, &[])).unwrap();
+        assert_eq!(raw.connection.open_streams(), 1, "a cancelled call counts until it is answered");
         raw.connection.respond(stream, &crate::support::response("")).unwrap();
         raw.poll();
-        Ok(())
-    });
-    assert_eq!(cancelled, ABUSE_BUDGET);
+    }
+    assert!(raw.connection.is_open());
+}
+
+#[test]
+fn refusals_and_unsubscribes_have_a_budget() {
     let refused = until_closed(|raw, stream| raw.send(&frame(F::RPC_CALL, 0, stream, b"garbage")));
     assert_eq!(refused, ABUSE_BUDGET);
     let unsubscribed = until_closed(|raw, stream| {
