@@ -212,6 +212,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
         caller: Arc::clone(caller),
         connection: ConnectionId([0xab; 16]),
         deadline: Some(Duration::from_secs(1)),
+        cancelled: Default::default(),
         metadata: Vec::new(),
     };
     let call = Call {

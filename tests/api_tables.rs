@@ -42,6 +42,7 @@ impl Client {
             caller: Arc::clone(&self.caller),
             connection: ConnectionId([0; 16]),
             deadline: None,
+            cancelled: Default::default(),
             metadata: Vec::new(),
         };
         let call = Call {

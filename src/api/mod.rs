@@ -1,7 +1,11 @@
 //! The built-in methods: the only place where calls meet stored documents.
 
 mod args;
+mod batch;
 mod caller;
+mod documents;
+mod idempotent;
+mod references;
 mod reply;
 mod store_status;
 mod streams;
@@ -11,9 +15,13 @@ mod tables;
 use std::sync::Arc;
 
 use crate::rpc::{self, CLIENT_ITEMS, Call, Items, Reply, SERVER_ITEMS, Status};
-use crate::store::Store;
+use crate::store::{Isolation, Store};
+
+use documents::{Method, scoped};
+use futures_util::FutureExt;
 
 pub use args::JSON_DEPTH_MAX;
+pub use batch::{BATCH_ARGS_MAX, BATCH_CALLS_MAX};
 pub use caller::{Caller, Context, Router};
 pub use reply::RESULT_MAX;
 pub use sys::{Clock, PROTOCOL};
@@ -22,18 +30,19 @@ pub use sys::{Clock, PROTOCOL};
 pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
     with_sys(rpc::Router::builder(), clock)
         .method("table.get", on(store, tables::get))
-        .method("table.set", on(store, tables::set))
-        .method("table.update", on(store, tables::update))
-        .method("table.delete", on(store, tables::delete))
-        .method("table.push", on(store, tables::push))
-        .method("table.pop", on(store, tables::pop))
-        .method("table.shift", on(store, tables::shift))
+        .method("table.set", writing(store, Method::Set))
+        .method("table.update", writing(store, Method::Update))
+        .method("table.delete", writing(store, Method::Delete))
+        .method("table.push", writing(store, Method::Push))
+        .method("table.pop", writing(store, Method::Pop))
+        .method("table.shift", writing(store, Method::Shift))
         .method_with_items("table.query", SERVER_ITEMS, query(store))
         .method_with_items("table.import", CLIENT_ITEMS, on(store, streams::import))
         .method("table.count", on(store, tables::count))
         .method("table.ptr", on(store, tables::ptr))
-        .method("table.create", on(store, tables::create))
+        .method("table.create", writing(store, Method::Create))
         .method("table.list", on(store, tables::list))
+        .method("table.batch", on(store, batch::batch))
         .build()
         .expect("every name is given once in this function")
 }
@@ -68,7 +77,7 @@ fn echo(context: Context, mut call: Call) -> Reply {
 fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
     move |context, mut call| match call.items.server.take() {
-        None => Reply::pending(tables::query(store.clone(), context, call)),
+        None => Reply::pending(tables::query(scoped(&store, &context), context, call)),
         Some(items) => Reply::pending(streams::query(store.clone(), context, call, items)),
     }
 }
@@ -80,5 +89,28 @@ where
     W: Future<Output = Result<bytes::Bytes, Status>> + Send + 'static,
 {
     let store = store.clone();
-    move |context, call| Reply::pending(method(store.clone(), context, call))
+    move |context, call| Reply::pending(method(scoped(&store, &context), context, call))
+}
+
+/// A handler that writes: once, when the call has a name.
+fn writing(store: &Store, method: Method) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, call| {
+        let store = scoped(&store, &context);
+        if call.idempotency_key.is_none() {
+            return Reply::pending(method.run(store, context, call));
+        }
+        let key = args::text(&call)
+            .and_then(|args| method.authorise(&context, args))
+            .and_then(|()| idempotent::key_of(&context, &call));
+        match key {
+            Ok(None) => Reply::pending(method.run(store, context, call)),
+            Ok(Some(key)) => {
+                let body: idempotent::Body =
+                    Arc::new(move |store| method.run(store, context.clone(), call.without_items()).boxed());
+                Reply::pending(async move { idempotent::once(&store, key, Isolation::Statement, body).await })
+            }
+            Err(status) => Reply::Ready(Err(status)),
+        }
+    }
 }

@@ -22,9 +22,14 @@ impl From<StoreError> for Status {
                 Self::new(ErrorCode::SERVICE_UNAVAILABLE, "the database cannot take this now")
                     .with_retry_after(retry_after)
             }
-            StoreError::Timeout => {
-                Self::new(ErrorCode::TIMEOUT, "the database took too long and was stopped")
-            }
+            StoreError::Timeout => Self::new(
+                ErrorCode::TIMEOUT,
+                "the time was over, and what was still running was stopped; a write may have happened",
+            ),
+            StoreError::Cancelled => Self::new(
+                ErrorCode::CANCELLED,
+                "the call was cancelled, and what was still running was stopped; a write may have happened",
+            ),
             StoreError::UnknownOutcome => Self::new(
                 ErrorCode::UNKNOWN_OUTCOME,
                 "the connection to the database broke: the write may or may not have happened",
@@ -47,7 +52,9 @@ mod tests {
         assert!(status.code.is_retryable());
         assert_eq!(status.retry_after, Some(wait));
         assert!(Status::from(StoreError::Conflict).code.is_retryable());
-        for maybe_done in [StoreError::UnknownOutcome, StoreError::Timeout, StoreError::Internal] {
+        for maybe_done in
+            [StoreError::UnknownOutcome, StoreError::Timeout, StoreError::Cancelled, StoreError::Internal]
+        {
             assert!(!Status::from(maybe_done).code.is_retryable());
         }
     }

@@ -85,6 +85,11 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
     let Some(mut items) = call.items.client.take() else {
         return Err(Status::invalid("`table.import` takes its documents as items"));
     };
+    if call.idempotency_key.is_some() {
+        return Err(Status::invalid(
+            "`table.import` takes no idempotency key: its documents have ids for that",
+        ));
+    }
     let args = Args::parse(&call, &["table"])?;
     let table = tables::table(&context, &args, TableRight::Write)?;
     let mut writes = FuturesUnordered::new();

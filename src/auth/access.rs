@@ -129,6 +129,11 @@ impl Access {
         !self.everything && self.anonymous.is_none() && self.keys.is_empty()
     }
 
+    /// Whether everything is granted to everybody.
+    pub fn is_open(&self) -> bool {
+        self.everything
+    }
+
     pub(super) fn lets_in(&self, principal: &Principal) -> bool {
         self.everything || self.grant_of(principal).is_some()
     }

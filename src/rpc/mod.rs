@@ -11,7 +11,7 @@ mod status;
 mod untrusted;
 
 pub use answer::Answer;
-pub use call::{Call, ConnectionId, Context, Encoding};
+pub use call::{Call, CancelSignal, ConnectionId, Context, Encoding};
 pub use items::{
     CLIENT_ITEMS, CLIENT_ITEMS_WINDOW, Demand, Gone, ItemPipes, ItemReceiver, ItemSender, Items,
     SERVER_ITEMS, items,

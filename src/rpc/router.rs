@@ -162,7 +162,8 @@ mod tests {
     use bytes::Bytes;
 
     fn context(caller: &'static str) -> Context<&'static str> {
-        Context { caller, connection: ConnectionId([7; 16]), deadline: None, metadata: Vec::new() }
+        let (connection, cancelled) = (ConnectionId([7; 16]), Default::default());
+        Context { caller, connection, deadline: None, cancelled, metadata: Vec::new() }
     }
 
     fn call(method: &str) -> Call {

@@ -1,31 +1,55 @@
 //! The calls in flight of one connection, polled by the connection's own task: no task is spawned for a call.
 
 use crate::{
-    rpc::{Answer, Reply, Status},
+    rpc::{Answer, CancelSignal, Reply, Status},
     wire::ErrorCode,
 };
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep};
 
 pub(super) type Work = Pin<Box<dyn Future<Output = Result<Answer, Status>> + Send>>;
 
+/// How long after its deadline a call may take to stop before its caller is told. Postgres stops a statement within
+/// milliseconds; a caller does not wait for a network that is gone.
+const STOP_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How far the time of a call has run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The timer is at the deadline.
+    InTime,
+    /// The deadline passed, and the work was told to stop. The timer is at the end of the patience with it.
+    Stopping,
+    /// The caller was told. The work goes on and keeps its slot.
+    Answered,
+}
+
 /// Work that was started and has not stopped.
 struct InFlight {
     stream: u32,
     work: Work,
-    /// `None` once the caller was told that the deadline passed: the work goes on and keeps its slot.
-    deadline: Option<Pin<Box<Sleep>>>,
+    cancelled: CancelSignal,
+    timer: Pin<Box<Sleep>>,
+    phase: Phase,
+}
+
+impl InFlight {
+    fn cancel(&self) {
+        // It may have been told before.
+        let _again = self.cancelled.set(());
+    }
 }
 
 enum Outcome {
     Answer(u32, Result<Answer, Status>),
     /// The caller is to be told; the work is given back.
-    DeadlinePassed(InFlight),
+    OutOfPatience(InFlight),
     /// Work stopped whose caller was told already.
     Stopped,
 }
@@ -38,25 +62,43 @@ impl Future for Next {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let Some(call) = &mut self.0 else { return Poll::Ready(Outcome::Stopped) };
-        if let Poll::Ready(result) = call.work.as_mut().poll(cx) {
-            let answered = call.deadline.is_none();
-            return Poll::Ready(if answered {
-                Outcome::Stopped
-            } else {
-                Outcome::Answer(call.stream, result)
-            });
+        loop {
+            if let Poll::Ready(result) = call.work.as_mut().poll(cx) {
+                return Poll::Ready(match call.phase {
+                    Phase::InTime => Outcome::Answer(call.stream, result),
+                    Phase::Stopping => Outcome::Answer(call.stream, result.map_err(as_timeout)),
+                    Phase::Answered => Outcome::Stopped,
+                });
+            }
+            if call.phase == Phase::Answered || call.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if call.phase == Phase::Stopping {
+                call.phase = Phase::Answered;
+                return Poll::Ready(self.0.take().map_or(Outcome::Stopped, Outcome::OutOfPatience));
+            }
+            call.phase = Phase::Stopping;
+            call.cancel();
+            call.timer.as_mut().reset(Instant::now() + STOP_PATIENCE);
         }
-        let Some(deadline) = &mut call.deadline else { return Poll::Pending };
-        ready!(deadline.as_mut().poll(cx));
-        call.deadline = None;
-        Poll::Ready(self.0.take().map_or(Outcome::Stopped, Outcome::DeadlinePassed))
     }
+}
+
+/// Work that was told to stop because of its deadline says that it was cancelled; its caller did not.
+fn as_timeout(status: Status) -> Status {
+    if status.code == ErrorCode::CANCELLED { timeout() } else { status }
+}
+
+fn timeout() -> Status {
+    Status::new(ErrorCode::TIMEOUT, "the deadline passed before the answer; a write may have happened")
 }
 
 /// The set. A slot is free only when the work behind it has stopped, whatever the caller was told.
 #[derive(Default)]
 pub(super) struct Calls {
     running: FuturesUnordered<Next>,
+    /// The signal of the call that is dispatched next; calls that are answered at once leave it for another one.
+    spare: CancelSignal,
 }
 
 /// What came of a dispatch.
@@ -68,15 +110,38 @@ pub(super) enum Started {
 }
 
 impl Calls {
+    /// The signal for a call that is about to be dispatched and then given to [`start`](Self::start).
+    pub(super) fn signal(&mut self) -> CancelSignal {
+        if Arc::strong_count(&self.spare) > 1 {
+            self.spare = CancelSignal::default();
+        }
+        Arc::clone(&self.spare)
+    }
+
     /// Starts a call whose answer may take until `now + deadline`.
     pub(super) fn start(&mut self, stream: u32, reply: Reply, deadline: Duration) -> Started {
         match reply {
             Reply::Ready(result) => Started::Answer(result),
             Reply::Pending(work) => {
-                let deadline = Some(Box::pin(tokio::time::sleep_until(Instant::now() + deadline)));
-                self.running.push(Next(Some(InFlight { stream, work, deadline })));
+                let timer = Box::pin(tokio::time::sleep_until(Instant::now() + deadline));
+                let cancelled = std::mem::take(&mut self.spare);
+                self.running.push(Next(Some(InFlight {
+                    stream,
+                    work,
+                    cancelled,
+                    timer,
+                    phase: Phase::InTime,
+                })));
                 Started::Pending
             }
+        }
+    }
+
+    /// Tells a call to stop. It is answered when it has.
+    pub(super) fn cancel(&mut self, stream: u32) {
+        let calls = self.running.iter().filter_map(|next| next.0.as_ref());
+        if let Some(call) = calls.into_iter().find(|call| call.stream == stream) {
+            call.cancel();
         }
     }
 
@@ -90,11 +155,10 @@ impl Calls {
         loop {
             match self.running.next().await {
                 Some(Outcome::Answer(stream, result)) => return (stream, result),
-                Some(Outcome::DeadlinePassed(call)) => {
+                Some(Outcome::OutOfPatience(call)) => {
                     let stream = call.stream;
                     self.running.push(Next(Some(call)));
-                    let message = "the deadline passed before the answer; a write may have happened";
-                    return (stream, Err(Status::new(ErrorCode::TIMEOUT, message)));
+                    return (stream, Err(timeout()));
                 }
                 Some(Outcome::Stopped) => {}
                 None => std::future::pending().await,
@@ -124,5 +188,39 @@ mod tests {
         let idle = tokio::time::timeout(Duration::from_secs(5), calls.next()).await;
         assert!(idle.is_err(), "a caller is answered once");
         assert_eq!(calls.len(), 0);
+    }
+
+    /// Work that says CANCELLED when it is told to stop, after another moment.
+    fn stoppable(signal: CancelSignal) -> Reply {
+        Reply::pending(async move {
+            signal.wait().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Err::<Answer, _>(Status::new(ErrorCode::CANCELLED, "stopped"))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_cancelled_or_out_of_time_is_told_to_stop_and_then_answered() {
+        let mut calls = Calls::default();
+        for stream in [1, 3] {
+            let signal = calls.signal();
+            calls.start(stream, stoppable(signal), Duration::from_secs(1));
+        }
+        calls.cancel(3);
+        assert_eq!(calls.len(), 2, "it has not stopped");
+        let (stream, result) = calls.next().await;
+        assert_eq!((stream, result.unwrap_err().code, calls.len()), (3, ErrorCode::CANCELLED, 1));
+        let (stream, result) = calls.next().await;
+        assert_eq!((stream, result.unwrap_err().code, calls.len()), (1, ErrorCode::TIMEOUT, 0));
+        calls.cancel(3);
+    }
+
+    #[test]
+    fn the_signal_of_a_call_that_was_answered_at_once_is_used_again() {
+        let mut calls = Calls::default();
+        let first = Arc::as_ptr(&calls.signal());
+        let second = calls.signal();
+        assert_eq!(first, Arc::as_ptr(&second));
+        assert_ne!(first, Arc::as_ptr(&calls.signal()), "somebody kept it");
     }
 }

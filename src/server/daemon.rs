@@ -217,6 +217,7 @@ fn store_options(config: &Config, database: tokio_postgres::Config, create_table
     StoreOptions {
         read_connections: section.read_connections.into(),
         write_connections: section.write_connections.into(),
+        transaction_connections: section.transaction_connections.into(),
         waiting_max: usize::try_from(section.waiting_statements).unwrap_or(usize::MAX),
         statement_timeout: section.statement_timeout.get(),
         lock_timeout: section.lock_timeout.get(),

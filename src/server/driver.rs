@@ -333,6 +333,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             caller: established.caller,
             connection: established.id,
             deadline: Some(deadline),
+            cancelled: self.calls.signal(),
             metadata: call.metadata,
         };
         let stopwatch = call.times.then(|| Stopwatch::start(&self.shared.clock, self.read_at, opened_at));
@@ -355,12 +356,14 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
     }
 
-    /// The caller wants no answer. The work goes on to its end and is then answered: its slot is free no sooner.
+    /// The caller wants no answer. The work is stopped and then answered: its slot is free no sooner.
     fn on_cancelled(&mut self, stream: u32) {
         let is_done = self.flows.has_answer(stream);
         self.flows.remove(stream);
         if is_done {
             self.answer(stream, Err(Status::new(ErrorCode::CANCELLED, "the call was cancelled")));
+        } else {
+            self.calls.cancel(stream);
         }
     }
 

@@ -30,9 +30,12 @@ pub enum StoreError {
         /// How long the caller does well to wait.
         retry_after: Duration,
     },
-    /// The statement ran into its time limit and was rolled back.
-    #[error("the database took too long")]
+    /// The time was over. What had begun was stopped; a write may have been done before that.
+    #[error("the time was over")]
     Timeout,
+    /// The caller gave up. What had begun was stopped; a write may have been done before that.
+    #[error("cancelled")]
+    Cancelled,
     /// The connection broke after a write was sent: it was done or it was not.
     #[error("the connection to the database broke: the write may or may not have happened")]
     UnknownOutcome,

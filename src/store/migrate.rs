@@ -26,8 +26,10 @@ pub(super) struct Migration {
 }
 
 /// All, by number, without a gap. A file that was released never changes: what it lacks is a new one.
-const MIGRATIONS: &[Migration] =
-    &[Migration { number: 1, name: "init", sql: include_str!("../../schemas/sql/0001_init.sql") }];
+const MIGRATIONS: &[Migration] = &[
+    Migration { number: 1, name: "init", sql: include_str!("../../schemas/sql/0001_init.sql") },
+    Migration { number: 2, name: "idempotency", sql: include_str!("../../schemas/sql/0002_idempotency.sql") },
+];
 
 /// Applies what the database lacks.
 pub(super) async fn migrate(client: &mut Client) -> Result<(), StartError> {

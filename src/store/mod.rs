@@ -1,25 +1,34 @@
 //! Documents in Postgres (floor 3): tables of JSON documents with versions, each write in the change log.
 //!
-//! Isolation is Postgres' own: every operation is one statement in one transaction of its own, and a success is answered
-//! only after that transaction was committed. A [`Store`] is a handle; clones share its connections.
+//! Isolation is Postgres' own: an operation is one statement in one transaction of its own, and a success is answered only
+//! after that transaction was committed; or it runs in a transaction with others ([`Store::transaction`]). A [`Store`] is a
+//! handle; clones share its connections. What an operation runs in, and what ends it early, is its [`Scope`].
 
 pub(crate) mod base64url;
+mod canceller;
 mod connection;
+mod dispatch;
 mod documents;
 pub mod embedded;
 mod error;
 pub mod feed;
+mod idempotency;
 mod ids;
 mod json;
 mod migrate;
 mod page_cursor;
+mod pipeline;
 mod pool;
 mod query;
+mod queue;
+mod scope;
 mod session;
 mod sqlstate;
 mod statements;
 mod stream;
 mod tables;
+mod timeout;
+mod transactions;
 mod types;
 
 use std::sync::Arc;
@@ -32,10 +41,14 @@ use ids::IdSource;
 use pool::Group;
 use session::Access;
 use tables::TableCache;
+use transactions::TransactionPool;
 
 pub use error::{MigrationError, StartError, StoreError};
+pub use idempotency::{Claim, IdempotencyKey, KEPT_FOR};
 pub use json::Json;
+pub use scope::{Lane, Scope, StopSignal};
 pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
+pub use transactions::{Isolation, TransactionOptions};
 pub use types::{
     DOCUMENT_DEPTH_MAX, DOCUMENT_ID_LEN_MAX, DOCUMENT_LEN_MAX, Document, DocumentId, ORDER_PATH_LEN_MAX,
     Order, Page, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_PAGE_LEN_MAX, Query, TABLE_NAME_LEN_MAX,
@@ -51,6 +64,9 @@ pub struct StoreOptions {
     pub read_connections: usize,
     /// Connections for writes. A statement that waits for a row lock holds up those behind it on its connection.
     pub write_connections: usize,
+    /// Connections for transactions of several statements, each opened when it is first needed. One is taken by a
+    /// transaction for all of its time.
+    pub transaction_connections: usize,
     /// The most statements that may be on their way to Postgres or wait for it, for reads and for writes each.
     pub waiting_max: usize,
     /// The most bytes of parameters of these statements, for reads and for writes each.
@@ -72,6 +88,7 @@ impl StoreOptions {
             config,
             read_connections: 2,
             write_connections: 4,
+            transaction_connections: 8,
             waiting_max: 1_024,
             waiting_bytes_max: 64 * 1024 * 1024,
             statement_timeout: Duration::from_secs(30),
@@ -82,15 +99,16 @@ impl StoreOptions {
     }
 }
 
-/// The store. Cheap to clone.
+/// The store, and the [`Scope`] that its operations run in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Arc<Inner>, Scope);
 
 #[derive(Debug)]
 struct Inner {
     options: StoreOptions,
     reads: Arc<Group>,
     writes: Arc<Group>,
+    transactions: TransactionPool,
     tables: TableCache,
     ids: IdSource,
     written: Arc<Notify>,
@@ -107,8 +125,8 @@ impl Store {
     /// # Errors
     /// [`StartError`] says what is wrong with the server or the database.
     pub async fn connect(options: StoreOptions) -> Result<Self, StartError> {
-        let mut setup = session::open(&options, Access::Setup).await?;
-        migrate::migrate(&mut setup.client).await?;
+        let mut setup = session::open(&options, Access::Setup).await?.driven();
+        migrate::migrate(&mut setup).await?;
         drop(setup);
 
         let written = Arc::new(Notify::new());
@@ -120,9 +138,17 @@ impl Store {
                 StartError::Unreachable("the connections of the pool were not made; the log says why".into())
             })?;
         }
+        let transactions = TransactionPool::new(&options);
         let (tables, ids) = (TableCache::default(), IdSource::default());
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        Ok(Self(Arc::new(Inner { options, reads, writes, tables, ids, written, streams })))
+        let inner = Inner { options, reads, writes, transactions, tables, ids, written, streams };
+        Ok(Self(Arc::new(inner), Scope::default()))
+    }
+
+    /// The same store, with operations that run in a scope.
+    #[must_use]
+    pub fn scoped(&self, scope: Scope) -> Self {
+        Self(Arc::clone(&self.0), scope)
     }
 
     /// Where Postgres is: for those who need a connection of their own (a transaction, LISTEN).
@@ -154,6 +180,10 @@ impl Store {
     /// Takes no further statements, waits for those that run, and closes the connections.
     pub async fn close(&self) {
         let longest = self.0.options.statement_timeout;
-        tokio::join!(self.0.writes.close(longest), self.0.reads.close(longest));
+        tokio::join!(
+            self.0.transactions.close(longest),
+            self.0.writes.close(longest),
+            self.0.reads.close(longest)
+        );
     }
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 
 use super::StoreOptions;
 use super::error::StartError;
+use super::pipeline::log_end;
 
 /// The oldest Postgres: its statements use `RETURN` bodies and `pg_current_xact_id`.
 const POSTGRES_MAJOR_LEAST: u32 = 14;
@@ -24,14 +26,28 @@ pub(super) enum Access {
     Read,
     /// Writes, each in a transaction of its own.
     Write,
+    /// Transactions of several statements: Postgres refuses a write outside of one, so that a `BEGIN` which failed cannot
+    /// leave the statements behind it to commit one by one.
+    Transaction,
     /// The start: migrations, which may take long.
     Setup,
 }
 
-/// A session and the task that drives it. The task ends when the connection breaks or the client is dropped.
+/// What moves the bytes of a session. It ends when the connection breaks or the client is dropped.
+pub(super) type Driver = BoxFuture<'static, ()>;
+
+/// A session that is set up. Nothing moves unless its driver is polled.
 pub(super) struct Session {
     pub(super) client: Client,
-    pub(super) driver: JoinHandle<()>,
+    pub(super) driver: Driver,
+}
+
+impl Session {
+    /// Has a task of its own drive the session until the client is dropped.
+    pub(super) fn driven(self) -> Client {
+        tokio::spawn(self.driver);
+        self.client
+    }
 }
 
 /// Opens a session.
@@ -40,14 +56,28 @@ pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Sessi
         .connect(NoTls)
         .await
         .map_err(|error| StartError::Unreachable(whole_message(&error)))?;
-    let driver = tokio::spawn(async move {
+    let mut driver = async move {
         if let Err(error) = connection.await {
-            tracing::debug!(error = whole_message(&error), "a connection to Postgres ended");
+            log_end(&error);
         }
-    });
-    let level = check(&client, options.unsafe_durability).await?;
-    client.batch_execute(&settings(options, access, &level)).await.map_err(|error| refused(&error))?;
+    }
+    .boxed();
+    let set_up = async {
+        let level = check(&client, options.unsafe_durability).await?;
+        client.batch_execute(&settings(options, access, &level)).await.map_err(|error| refused(&error))
+    };
+    tokio::select! {
+        biased;
+        () = &mut driver => return Err(StartError::Unreachable("the connection ended".to_owned())),
+        set_up = set_up => set_up?,
+    }
     Ok(Session { client, driver })
+}
+
+/// After so long without an answer a connection is dead, whatever the network says: the longest that a pipelined statement
+/// can honestly take is behind another one, each at its limit, and the network.
+pub(super) fn patience(options: &StoreOptions) -> Duration {
+    options.statement_timeout.saturating_mul(2) + Duration::from_secs(10)
 }
 
 /// The operator's address with the time limits that it leaves open.
@@ -103,10 +133,12 @@ async fn check(client: &Client, unsafe_durability: bool) -> Result<String, Start
 /// configuration cannot take the promise back under a session that made it.
 fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) -> String {
     let (statement, lock) = match access {
-        Access::Read | Access::Write => (options.statement_timeout, options.lock_timeout),
+        Access::Read | Access::Write | Access::Transaction => {
+            (options.statement_timeout, options.lock_timeout)
+        }
         Access::Setup => (Duration::ZERO, super::migrate::LOCK_TIMEOUT),
     };
-    let read_only = if access == Access::Read { "on" } else { "off" };
+    let read_only = if matches!(access, Access::Read | Access::Transaction) { "on" } else { "off" };
     format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
          SET idle_in_transaction_session_timeout = '60s'; SET idle_session_timeout = 0; \

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::error::StoreError;
+use super::session;
 use super::types::DOCUMENT_LEN_MAX;
 
 /// How long a caller does well to wait when Postgres lacks memory, disk or connections: that does not pass in an instant.
@@ -22,6 +23,46 @@ pub(super) enum Verdict {
     SessionLost,
     /// The prepared statement is no longer valid. Nothing was done; preparing it again helps.
     Stale,
+    /// It was stopped: by its time limit, or by a cancel request, perhaps one that was meant for another statement.
+    Cancelled,
+    /// It could not be put in an order with others that ran. All of its transaction may be done again.
+    Serialization,
+}
+
+/// What became of a statement that did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It was sent, and the connection broke before the answer was complete.
+    Broken,
+    /// Its prepared form was stale. It was not run.
+    Stale,
+    /// It was stopped and rolled back.
+    Cancelled,
+    /// It was rolled back; with others out of the way it may succeed.
+    Serialization,
+    /// Postgres refused it.
+    Refused(StoreError),
+}
+
+/// What an error says about the statement it came from.
+pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
+    let Some(database) = error.as_db_error() else {
+        let from_network = std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>());
+        if !error.is_closed() && !from_network {
+            tracing::error!(
+                error = session::whole_message(error),
+                "a statement or its answer is not what was agreed"
+            );
+        }
+        return Failure::Broken;
+    };
+    match judge(database) {
+        Verdict::Refused(error) => Failure::Refused(error),
+        Verdict::SessionLost => Failure::Broken,
+        Verdict::Stale => Failure::Stale,
+        Verdict::Cancelled => Failure::Cancelled,
+        Verdict::Serialization => Failure::Serialization,
+    }
 }
 
 /// Judges an error that Postgres sent. What it says goes to the log where it is a fault, never to the caller.
@@ -34,7 +75,11 @@ pub(super) fn judge(error: &DbError) -> Verdict {
     if matches!(code.code(), "57P01" | "57P02" | "57P03" | "57P04" | "57P05") || class(code) == "08" {
         return Verdict::SessionLost;
     }
-    Verdict::Refused(refusal(error))
+    match code.code() {
+        "57014" => Verdict::Cancelled,
+        "40001" | "40P01" => Verdict::Serialization,
+        _ => Verdict::Refused(refusal(error)),
+    }
 }
 
 /// The first two characters.
@@ -49,11 +94,10 @@ fn refusal(error: &DbError) -> StoreError {
         return StoreError::TooLarge;
     }
     match (code.code(), class(code)) {
-        // Serialization failure, deadlock, lock not available (lock_timeout).
-        ("40001" | "40P01" | "55P03", _) => StoreError::Conflict,
+        // Lock not available (lock_timeout).
+        ("55P03", _) => StoreError::Conflict,
         ("23505", _) => StoreError::AlreadyExists,
         ("42P01" | "3F000", _) => StoreError::NotFound,
-        ("57014", _) => StoreError::Timeout,
         ("22P02" | "22P03", _) => StoreError::invalid("this is not JSON"),
         ("22P05", _) => {
             StoreError::invalid("the JSON has a character that cannot be stored (U+0000 or half a pair)")
@@ -67,6 +111,8 @@ fn refusal(error: &DbError) -> StoreError {
         (_, "22") => StoreError::invalid("the database refuses a value"),
         // Constraints and triggers that the operator put on a table.
         ("P0001", _) | (_, "23") => StoreError::invalid("a rule of the table refuses the document"),
+        // Behind a statement of the same transaction that failed: that one's error is the one that counts.
+        ("25P02", _) => StoreError::Unavailable { retry_after: EXHAUSTED_RETRY_AFTER },
         // Out of disk, memory, connections; read-only, as a standby is until it is promoted.
         ("25006", _) | (_, "53") => {
             tracing::warn!(

@@ -34,6 +34,12 @@ pub(super) enum StatementKey {
     CreateTable,
     /// Parameter: owner. Columns: name, schema, table, time of creation.
     ListTables,
+    /// Parameters: principal, key, hash of the request. Columns: hash of the request, reply. See `idempotency`.
+    ClaimKey,
+    /// Parameters: principal, key, reply.
+    KeepReply,
+    /// The end of a transaction, for the log: it is not prepared.
+    Commit,
 }
 
 /// What is done on a table.
@@ -97,6 +103,9 @@ impl StatementKey {
                                  ORDER BY name COLLATE \"C\""
                     .to_owned()
             }
+            Self::ClaimKey => super::idempotency::CLAIM.to_owned(),
+            Self::KeepReply => super::idempotency::KEEP.to_owned(),
+            Self::Commit => "COMMIT".to_owned(),
         }
     }
 }

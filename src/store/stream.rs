@@ -96,6 +96,7 @@ impl Store {
             StoreError::Unavailable { retry_after: RETRY_AFTER }
         })?;
         let (sender, chunks) = mpsc::channel(1);
+        let driver = tokio::spawn(session.driver);
         let task = tokio::spawn(async move {
             let mut client = session.client;
             let cancel = client.cancel_token();
@@ -107,7 +108,7 @@ impl Store {
                         tracing::debug!("a stream was not cancelled: its session is cut");
                     }
                     // A backend that waits for the socket hears no cancel, and no reader is left.
-                    session.driver.abort();
+                    driver.abort();
                     Ok(())
                 }
             };
@@ -232,7 +233,9 @@ fn refusal(error: &tokio_postgres::Error) -> StoreError {
     };
     match sqlstate::judge(database) {
         Verdict::Refused(error) => error,
-        Verdict::SessionLost | Verdict::Stale => unavailable,
+        // Nobody cancels a stream that is still read: its time is over.
+        Verdict::Cancelled => StoreError::Timeout,
+        Verdict::SessionLost | Verdict::Stale | Verdict::Serialization => unavailable,
     }
 }
 

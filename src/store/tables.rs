@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_postgres::Row;
 
+use super::pool::Group;
 use super::statements::{Call, Operation, Param, StatementKey};
 use super::{Store, StoreError, TableInfo, TableName, TablePtr};
 
@@ -42,16 +43,20 @@ impl Store {
         if let Some(ptr) = self.0.tables.get(name) {
             return Ok(ptr);
         }
-        let call = Call {
-            key: StatementKey::FindTable,
-            params: vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())],
-            len: 0,
-        };
-        let rows = self.0.reads.run(call).await?;
-        let row = rows.first().ok_or(StoreError::NotFound)?;
-        let ptr = Arc::new(TablePtr { schema: column(row, 0)?, table: column(row, 1)? });
-        self.0.tables.put(name, &ptr);
-        Ok(ptr)
+        match found_table(&self.0.reads.run(&self.1, find(name)).await?)? {
+            Some(ptr) => {
+                self.0.tables.put(name, &ptr);
+                Ok(ptr)
+            }
+            None => self.table_of_transaction(name).await,
+        }
+    }
+
+    /// The table that the transaction itself made, which nobody else sees yet: so it is not remembered.
+    async fn table_of_transaction(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
+        let transaction = self.1.transaction.as_ref().ok_or(StoreError::NotFound)?;
+        let rows = transaction.run(find(name)).await?;
+        found_table(&rows)?.ok_or(StoreError::NotFound)
     }
 
     /// The physical table of a name as text, `schema.table`.
@@ -73,7 +78,7 @@ impl Store {
             params: vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())],
             len: 0,
         };
-        let rows = self.0.writes.run(call).await?;
+        let rows = self.run(&self.0.writes, call).await?;
         column(rows.first().ok_or(StoreError::Internal)?, 0)
     }
 
@@ -84,7 +89,7 @@ impl Store {
     pub async fn list_tables(&self) -> Result<Vec<TableInfo>, StoreError> {
         let call = Call { key: StatementKey::ListTables, params: vec![Box::new(NAMESPACE)], len: 0 };
         let mut tables = Vec::new();
-        for row in &self.0.reads.run(call).await? {
+        for row in &self.run(&self.0.reads, call).await? {
             // A name that another writer put there and that we could not be asked for is not listed.
             if let Ok(name) = TableName::parse(&column::<String>(row, 0)?) {
                 let ptr = TablePtr { schema: column(row, 1)?, table: column(row, 2)? };
@@ -126,15 +131,38 @@ impl Store {
             }
             let (params, len) = params();
             let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len };
-            match group.run(call).await {
+            match self.run(group, call).await {
                 Err(StoreError::NotFound) if gone.is_none() => {
                     self.0.tables.forget(name, &ptr);
+                    if let Some(transaction) = &self.1.transaction {
+                        // Nothing more can be done in it; the next attempt looks the table up anew.
+                        transaction.run_again();
+                        return Err(StoreError::NotFound);
+                    }
                     gone = Some(ptr);
                 }
                 result => return result,
             }
         }
     }
+
+    /// Runs a statement where the scope says: in its transaction, or by itself on a connection of the group.
+    async fn run(&self, group: &Group, call: Call) -> Result<Vec<Row>, StoreError> {
+        match &self.1.transaction {
+            Some(transaction) => transaction.run(call).await,
+            None => group.run(&self.1, call).await,
+        }
+    }
+}
+
+fn find(name: &TableName) -> Call {
+    let params: Vec<Param> = vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())];
+    Call { key: StatementKey::FindTable, params, len: 0 }
+}
+
+fn found_table(rows: &[Row]) -> Result<Option<Arc<TablePtr>>, StoreError> {
+    let Some(row) = rows.first() else { return Ok(None) };
+    Ok(Some(Arc::new(TablePtr { schema: column(row, 0)?, table: column(row, 1)? })))
 }
 
 /// A column of a row. A wrong type is a fault of ours.

@@ -9,7 +9,9 @@ mod failures;
 mod proxy;
 mod queries;
 mod start;
+mod stopping;
 mod tables;
+mod transactions;
 
 use raystream::store::{Document, DocumentId, Json, Store, TableName, Writer};
 

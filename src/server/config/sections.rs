@@ -21,6 +21,8 @@ pub const DEFAULT_KEY_FILE: &str = "raystream.key";
 pub const READ_CONNECTIONS: u16 = 2;
 /// Pipelined connections for writes. A commit waits for the disk: four of them share one flush.
 pub const WRITE_CONNECTIONS: u16 = 4;
+/// Connections for batches and calls with an idempotency key: each has one to itself from BEGIN to COMMIT.
+pub const TRANSACTION_CONNECTIONS: u16 = 8;
 /// Statements that may wait for the database before callers are told to come back.
 pub const WAITING_STATEMENTS: u32 = 1_024;
 /// After this the database gives a statement up.
@@ -107,6 +109,8 @@ pub struct DatabaseConfig {
     pub read_connections: u16,
     /// See [`WRITE_CONNECTIONS`].
     pub write_connections: u16,
+    /// See [`TRANSACTION_CONNECTIONS`].
+    pub transaction_connections: u16,
     /// See [`WAITING_STATEMENTS`].
     pub waiting_statements: u32,
     /// See [`STATEMENT_TIMEOUT`].
@@ -123,6 +127,7 @@ impl Default for DatabaseConfig {
             url: None,
             read_connections: READ_CONNECTIONS,
             write_connections: WRITE_CONNECTIONS,
+            transaction_connections: TRANSACTION_CONNECTIONS,
             waiting_statements: WAITING_STATEMENTS,
             statement_timeout: STATEMENT_TIMEOUT,
             lock_timeout: LOCK_TIMEOUT,

@@ -101,6 +101,8 @@ impl Checks<'_> {
         let database = &config.database;
         self.require("database.read_connections", database.read_connections > 0, "has to be at least 1");
         self.require("database.write_connections", database.write_connections > 0, "has to be at least 1");
+        let transactions = database.transaction_connections > 0;
+        self.require("database.transaction_connections", transactions, "has to be at least 1");
         self.require("database.waiting_statements", database.waiting_statements > 0, "has to be at least 1");
         self.period("database.statement_timeout", database.statement_timeout);
         self.period("database.lock_timeout", database.lock_timeout);

@@ -1,4 +1,5 @@
-//! The housekeeping of a feed, now and then: partitions of the log, and tables that were dropped.
+//! The housekeeping of a feed, now and then: partitions of the log, and tables that were dropped. Replies that were kept
+//! long enough go on the same round.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::Shared;
 use super::change::EndReason;
 use super::link::{Link, LinkError};
 use super::retention::{Maintained, maintain};
+use crate::store::idempotency;
 
 /// How often to look for dropped tables: a subscription to one would wait for ever.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -43,6 +45,15 @@ async fn look(shared: &Shared, due: bool) -> Result<(), LinkError> {
     end_dropped(shared, &link).await?;
     if due {
         maintain(&link, shared.options.retention).await?;
+        drop_old_replies(&link).await?;
+    }
+    Ok(())
+}
+
+async fn drop_old_replies(link: &Link) -> Result<(), LinkError> {
+    let dropped = idempotency::drop_old(&link.client).await?;
+    if dropped > 0 {
+        tracing::debug!(dropped, "replies of named calls were kept long enough");
     }
     Ok(())
 }
@@ -66,5 +77,6 @@ async fn end_dropped(shared: &Shared, link: &Link) -> Result<(), LinkError> {
 pub(super) async fn maintain_now(shared: &Shared) -> Result<Maintained, LinkError> {
     let link = Link::open_in_time(&shared.config, async |link| Ok(link)).await?;
     end_dropped(shared, &link).await?;
+    drop_old_replies(&link).await?;
     maintain(&link, shared.options.retention).await
 }

@@ -1,0 +1,122 @@
+//! A queue that is fair to lanes: whoever has many things in it waits for his own, not the others for his.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::scope::Lane;
+
+/// Things that wait, each in a lane; the lanes that have any are taken in turn.
+#[derive(Debug)]
+pub(super) struct FairQueue<T> {
+    lanes: HashMap<Lane, VecDeque<T>>,
+    /// Every lane that has something, once: the next one first.
+    turns: VecDeque<Lane>,
+    len: usize,
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self { lanes: HashMap::new(), turns: VecDeque::new(), len: 0 }
+    }
+}
+
+impl<T> FairQueue<T> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds behind everything of its lane.
+    pub(super) fn push(&mut self, lane: Lane, item: T) {
+        let items = self.lanes.entry(lane).or_default();
+        if items.is_empty() {
+            self.turns.push_back(lane);
+        }
+        items.push_back(item);
+        self.len += 1;
+    }
+
+    /// Adds before everything: what was taken once does not wait anew.
+    pub(super) fn push_front(&mut self, lane: Lane, item: T) {
+        let items = self.lanes.entry(lane).or_default();
+        if items.is_empty() {
+            self.turns.push_front(lane);
+        }
+        items.push_front(item);
+        self.len += 1;
+    }
+
+    /// The next one of the lane whose turn it is.
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let lane = self.turns.pop_front()?;
+        let items = self.lanes.get_mut(&lane).expect("a lane with a turn has items");
+        let item = items.pop_front();
+        if items.is_empty() {
+            self.lanes.remove(&lane);
+        } else {
+            self.turns.push_back(lane);
+        }
+        self.len -= 1;
+        item
+    }
+
+    /// Takes one out of its lane.
+    pub(super) fn remove(&mut self, lane: Lane, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        let items = self.lanes.get_mut(&lane)?;
+        let at = items.iter().position(is_it)?;
+        let item = items.remove(at);
+        if items.is_empty() {
+            self.lanes.remove(&lane);
+            self.turns.retain(|other| *other != lane);
+        }
+        self.len -= 1;
+        item
+    }
+
+    /// Whether it is there.
+    pub(super) fn contains(&self, lane: Lane, is_it: impl Fn(&T) -> bool) -> bool {
+        self.lanes.get(&lane).is_some_and(|items| items.iter().any(is_it))
+    }
+
+    /// Takes everything.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
+        std::mem::take(self).lanes.into_values().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(n: u8) -> Lane {
+        Lane([n; 16])
+    }
+
+    #[test]
+    fn lanes_are_taken_in_turn() {
+        let mut queue = FairQueue::default();
+        for n in 0..256 {
+            queue.push(lane(1), ("many", n));
+        }
+        queue.push(lane(2), ("one", 0));
+        queue.push(lane(3), ("other", 0));
+        let first: Vec<_> = (0..5).filter_map(|_| queue.pop()).collect();
+        assert_eq!(first, [("many", 0), ("one", 0), ("other", 0), ("many", 1), ("many", 2)]);
+        assert_eq!(queue.len(), 253);
+    }
+
+    #[test]
+    fn what_is_removed_or_put_back_keeps_the_turns_right() {
+        let mut queue = FairQueue::default();
+        queue.push(lane(1), 1);
+        queue.push(lane(2), 2);
+        queue.push(lane(1), 3);
+        assert_eq!(queue.remove(lane(2), |item| *item == 2), Some(2));
+        assert_eq!(queue.remove(lane(2), |item| *item == 2), None);
+        assert!(queue.contains(lane(1), |item| *item == 3) && !queue.contains(lane(1), |item| *item == 2));
+        queue.push_front(lane(2), 4);
+        assert_eq!((queue.pop(), queue.pop(), queue.pop(), queue.pop()), (Some(4), Some(1), Some(3), None));
+        assert_eq!((queue.len(), queue.lanes.len(), queue.turns.len()), (0, 0, 0));
+        queue.push(lane(9), 5);
+        assert_eq!(queue.drain().collect::<Vec<_>>(), [5]);
+        assert_eq!(queue.len(), 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! One attempt at a transaction: from BEGIN to what became of it.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::SetOnce;
+use tokio::time::Instant;
+
+use super::transaction::{CommitError, Connection, Transaction};
+use super::{TransactionOptions, stopped};
+use crate::store::canceller::Canceller;
+use crate::store::scope::Scope;
+use crate::store::timeout::quantised;
+use crate::store::{Store, StoreError};
+
+/// What became of it.
+pub(super) enum Ended<T, E> {
+    /// It was committed.
+    Done(T),
+    /// Its body gave an error. It was rolled back.
+    Refused(E),
+    /// It was stopped or could not begin.
+    Failed(StoreError),
+    /// It was rolled back, and running it again may help.
+    Again(E),
+}
+
+pub(super) async fn attempt<T, E, B>(
+    store: &Store,
+    options: TransactionOptions,
+    body: &B,
+    gone: &SetOnce<()>,
+) -> Ended<T, E>
+where
+    E: From<StoreError>,
+    B: Fn(Store) -> BoxFuture<'static, Result<T, E>>,
+{
+    let (scope, pool) = (&store.1, &store.0.transactions);
+    let connection = tokio::select! {
+        biased;
+        stop = stopped(scope, gone) => return Ended::Failed(stop.into()),
+        connection = pool.connection() => match connection {
+            Ok(connection) => Arc::new(connection),
+            Err(error) => return Ended::Failed(error),
+        },
+    };
+    let (ended, is_clean) = on_connection(store, options, body, gone, &connection).await;
+    if is_clean && let Some(connection) = Arc::into_inner(connection) {
+        pool.put_back(connection);
+    }
+    ended
+}
+
+/// Runs it; says also whether the connection is free of it.
+async fn on_connection<T, E, B>(
+    store: &Store,
+    options: TransactionOptions,
+    body: &B,
+    gone: &SetOnce<()>,
+    connection: &Arc<Connection>,
+) -> (Ended<T, E>, bool)
+where
+    E: From<StoreError>,
+    B: Fn(Store) -> BoxFuture<'static, Result<T, E>>,
+{
+    let scope = &store.1;
+    let longest = store.0.transactions.options().statement_timeout;
+    let left = scope.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+    let limit = quantised(left, longest);
+    let begun = Instant::now();
+    let transaction = Arc::new(Transaction::begin(Arc::clone(connection), options.isolation, limit).await);
+    let inside = Scope { transaction: Some(Arc::clone(&transaction)), ..scope.clone() };
+    let mut work = body(store.scoped(inside));
+
+    let mut canceller = Canceller::new(connection.client().cancel_token());
+    let mut stop = None;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = &mut work => break result,
+            why = stopped(scope, gone), if stop.is_none() => {
+                stop = Some(why);
+                transaction.end_statements();
+                canceller.watch(true, true);
+            }
+            () = canceller.step() => {}
+        }
+    };
+    drop(work);
+
+    if let Some(stop) = stop {
+        return (Ended::Failed(stop.into()), transaction.roll_back().await);
+    }
+    match result {
+        Ok(value) if !transaction.is_failed() => match transaction.commit().await {
+            Ok(()) => (Ended::Done(value), true),
+            Err(CommitError::RolledBack(error)) => {
+                let is_clean = transaction.roll_back().await;
+                (again_or(&transaction, error, begun, limit), is_clean)
+            }
+            Err(CommitError::Unknown) if options.is_repeatable => {
+                (Ended::Again(StoreError::UnknownOutcome.into()), false)
+            }
+            Err(CommitError::Unknown) => (Ended::Failed(StoreError::UnknownOutcome), false),
+        },
+        // A body that went on behind a failure of the database cannot be committed.
+        Ok(_) => {
+            let is_clean = transaction.roll_back().await;
+            (again_or(&transaction, StoreError::Internal, begun, limit), is_clean)
+        }
+        Err(error) => {
+            let is_clean = transaction.roll_back().await;
+            if may_help(&transaction, begun, limit) {
+                (Ended::Again(error), is_clean)
+            } else {
+                (Ended::Refused(error), is_clean)
+            }
+        }
+    }
+}
+
+fn again_or<T, E: From<StoreError>>(
+    transaction: &Transaction,
+    error: StoreError,
+    begun: Instant,
+    limit: std::time::Duration,
+) -> Ended<T, E> {
+    if may_help(transaction, begun, limit) { Ended::Again(error.into()) } else { Ended::Failed(error) }
+}
+
+/// Whether it is worth another attempt. A statement that was stopped before its limit, though nobody stopped it, was hit by
+/// a request for the transaction that had the connection before.
+fn may_help(transaction: &Transaction, begun: Instant, limit: std::time::Duration) -> bool {
+    transaction.may_help() || transaction.was_cancelled() && begun.elapsed() < limit
+}

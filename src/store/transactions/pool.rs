@@ -1,0 +1,147 @@
+//! The connections of transactions: a bounded number, taken by lanes in turn, and a bounded wait.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::transaction::Connection;
+use crate::store::queue::FairQueue;
+use crate::store::scope::Lane;
+use crate::store::session::{self, Access};
+use crate::store::{StoreError, StoreOptions};
+
+/// Transactions that may wait for a connection: about a second's worth of short ones.
+const WAITING_MAX: usize = 1_024;
+
+/// How long one waits at most. Who waits longer is better off knowing it.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// What a caller is told to wait when there is no place.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+fn unavailable() -> StoreError {
+    StoreError::Unavailable { retry_after: RETRY_AFTER }
+}
+
+/// The pool.
+#[derive(Debug)]
+pub(in crate::store) struct TransactionPool {
+    options: StoreOptions,
+    gate: Arc<Mutex<Gate>>,
+    idle: Mutex<Vec<Connection>>,
+    size: usize,
+}
+
+struct Gate {
+    free: usize,
+    waiting: FairQueue<oneshot::Sender<Place>>,
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("free", &self.free).field("waiting", &self.waiting.len()).finish()
+    }
+}
+
+/// A place for a transaction; free again when dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Mutex<Gate>>);
+
+fn lock(gate: &Mutex<Gate>) -> MutexGuard<'_, Gate> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut gate = lock(&self.0);
+        while let Some(next) = gate.waiting.pop() {
+            if !next.is_closed() {
+                drop(gate);
+                // Who left at this moment drops the place, which brings it here again.
+                let _left = next.send(Place(Arc::clone(&self.0)));
+                return;
+            }
+        }
+        gate.free += 1;
+    }
+}
+
+impl TransactionPool {
+    pub(in crate::store) fn new(options: &StoreOptions) -> Self {
+        let size = options.transaction_connections.max(1);
+        let gate = Gate { free: size, waiting: FairQueue::default() };
+        let (options, gate) = (options.clone(), Arc::new(Mutex::new(gate)));
+        Self { options, gate, idle: Mutex::default(), size }
+    }
+
+    pub(super) fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// Waits for a place.
+    pub(super) async fn place(&self, lane: Lane) -> Result<Place, StoreError> {
+        let place = {
+            let mut gate = lock(&self.gate);
+            if gate.free > 0 {
+                gate.free -= 1;
+                return Ok(Place(Arc::clone(&self.gate)));
+            }
+            if gate.waiting.len() >= WAITING_MAX {
+                return Err(unavailable());
+            }
+            let (sender, place) = oneshot::channel();
+            gate.waiting.push(lane, sender);
+            place
+        };
+        match timeout(WAIT, place).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(unavailable()),
+        }
+    }
+
+    /// A connection, for somebody who has a place.
+    pub(super) async fn connection(&self) -> Result<Connection, StoreError> {
+        while let Some(connection) = self.idle().pop() {
+            if connection.is_good() {
+                return Ok(connection);
+            }
+        }
+        match session::open(&self.options, Access::Transaction).await {
+            Ok(session) => Ok(Connection::new(session.driven())),
+            Err(error) => {
+                tracing::warn!(%error, "no connection to Postgres for a transaction");
+                Err(unavailable())
+            }
+        }
+    }
+
+    /// Keeps a connection that is in no transaction.
+    pub(super) fn put_back(&self, connection: Connection) {
+        if connection.is_good() {
+            self.idle().push(connection);
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the transactions that run, and closes the connections.
+    pub(in crate::store) async fn close(&self, longest: Duration) {
+        let all = async {
+            let mut places = Vec::with_capacity(self.size);
+            while places.len() < self.size {
+                if let Ok(place) = self.place(Lane::default()).await {
+                    places.push(place);
+                }
+            }
+            // For ever: none is given back.
+            std::mem::forget(places);
+        };
+        let _in_time = timeout(longest, all).await;
+        self.idle().clear();
+    }
+}

@@ -1,0 +1,236 @@
+//! A transaction that is open, and its connection.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
+use tokio_postgres::{Client, Error, Row, Statement};
+
+use super::Isolation;
+use crate::store::StoreError;
+use crate::store::pipeline::{STATEMENTS_MAX, collect};
+use crate::store::sqlstate::{Failure, failure};
+use crate::store::statements::{Call, StatementKey};
+
+/// A connection of the pool and what was prepared on it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    client: Client,
+    statements: Mutex<HashMap<StatementKey, Statement>>,
+}
+
+impl Connection {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, statements: Mutex::default() }
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    fn statements(&self) -> MutexGuard<'_, HashMap<StatementKey, Statement>> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn prepared(&self, key: &StatementKey) -> Result<Statement, Error> {
+        if let Some(statement) = self.statements().get(key) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(&key.sql()).await?;
+        let mut statements = self.statements();
+        if statements.len() >= STATEMENTS_MAX {
+            statements.clear();
+        }
+        statements.insert(key.clone(), statement.clone());
+        Ok(statement)
+    }
+}
+
+/// The answer to a statement that was sent.
+pub(super) type Answer = MaybeDone<BoxFuture<'static, Result<Vec<Row>, Error>>>;
+
+/// An open transaction.
+pub(in crate::store) struct Transaction {
+    connection: Arc<Connection>,
+    /// Answers that nobody waited for yet: they have to be good before it commits.
+    pending: Mutex<Vec<Answer>>,
+    /// A statement failed: Postgres will commit nothing.
+    is_failed: AtomicBool,
+    /// It failed so that running its body again may help.
+    may_help: AtomicBool,
+    /// A statement was stopped by a cancel request or its time limit.
+    was_cancelled: AtomicBool,
+    /// No statement is sent any more.
+    is_ending: AtomicBool,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("is_failed", &self.is_failed).finish_non_exhaustive()
+    }
+}
+
+impl Transaction {
+    /// Begins one. BEGIN is sent, and its answer awaited with the first one that follows: if it fails, the session lets no
+    /// statement behind it write.
+    pub(super) async fn begin(connection: Arc<Connection>, isolation: Isolation, limit: Duration) -> Self {
+        let level = match isolation {
+            Isolation::Statement => "READ COMMITTED",
+            Isolation::Snapshot => "REPEATABLE READ",
+        };
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL statement_timeout = {}",
+            limit.as_millis()
+        );
+        let owned = Arc::clone(&connection);
+        let answer = async move { owned.client.batch_execute(&begin).await.map(|()| Vec::new()) };
+        let answer = sent(answer.boxed()).await;
+        Self {
+            connection,
+            pending: Mutex::new(vec![answer]),
+            is_failed: AtomicBool::new(false),
+            may_help: AtomicBool::new(false),
+            was_cancelled: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs a statement.
+    pub(in crate::store) async fn run(&self, call: Call) -> Result<Vec<Row>, StoreError> {
+        let key = call.key.clone();
+        let answer = self.send(call).await?;
+        self.finish(&key, answer).await
+    }
+
+    /// Sends a statement whose answer the commit waits for.
+    pub(in crate::store) async fn run_later(&self, call: Call) -> Result<(), StoreError> {
+        let answer = self.send(call).await?;
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
+        Ok(())
+    }
+
+    /// Sends a statement; the answer is to be given to [`finish`](Self::finish).
+    pub(in crate::store) async fn send(&self, call: Call) -> Result<Answer, StoreError> {
+        if self.is_ending.load(Ordering::Acquire) {
+            return Err(StoreError::Cancelled);
+        }
+        let statement = match self.connection.prepared(&call.key).await {
+            Ok(statement) => statement,
+            Err(error) => return Err(self.fail(&call.key, &error)),
+        };
+        let connection = Arc::clone(&self.connection);
+        let rows = async move { collect(&connection.client, &statement, &call.params).await };
+        Ok(sent(rows.boxed()).await)
+    }
+
+    /// Waits for the answer to a statement.
+    pub(in crate::store) async fn finish(
+        &self,
+        key: &StatementKey,
+        mut answer: Answer,
+    ) -> Result<Vec<Row>, StoreError> {
+        (&mut answer).await;
+        let result = std::pin::Pin::new(&mut answer).take_output().expect("it was just awaited");
+        result.map_err(|error| self.fail(key, &error))
+    }
+
+    /// Says that the body may do better when it is run again.
+    pub(in crate::store) fn run_again(&self) {
+        self.may_help.store(true, Ordering::Release);
+    }
+
+    fn fail(&self, key: &StatementKey, error: &Error) -> StoreError {
+        self.is_failed.store(true, Ordering::Release);
+        let failure = failure(error);
+        // What follows a statement that failed has nothing to add.
+        if matches!(failure, Failure::Serialization | Failure::Stale | Failure::Broken) {
+            self.run_again();
+        }
+        match failure {
+            Failure::Refused(error) => error,
+            Failure::Serialization => StoreError::Conflict,
+            Failure::Cancelled => {
+                self.was_cancelled.store(true, Ordering::Release);
+                StoreError::Timeout
+            }
+            Failure::Stale => {
+                self.connection.statements().remove(key);
+                StoreError::Conflict
+            }
+            Failure::Broken => StoreError::Unavailable { retry_after: crate::store::pool::RETRY_AFTER },
+        }
+    }
+
+    pub(super) fn end_statements(&self) {
+        self.is_ending.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.is_failed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn may_help(&self) -> bool {
+        self.may_help.load(Ordering::Acquire)
+    }
+
+    pub(super) fn was_cancelled(&self) -> bool {
+        self.was_cancelled.load(Ordering::Acquire)
+    }
+
+    /// Commits. The answers that nobody waited for come before the one of COMMIT, and have to be good: on a transaction
+    /// that failed COMMIT succeeds too, and rolls back.
+    pub(super) async fn commit(&self) -> Result<(), CommitError> {
+        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let connection = Arc::clone(&self.connection);
+        let commit = async move { connection.client.batch_execute("COMMIT").await.map(|()| Vec::new()) };
+        let mut commit = sent(commit.boxed()).await;
+        let mut first_failure = None;
+        for mut answer in pending {
+            (&mut answer).await;
+            let result = std::pin::Pin::new(&mut answer).take_output().expect("it was just awaited");
+            if let Err(error) = result {
+                first_failure.get_or_insert(error);
+            }
+        }
+        (&mut commit).await;
+        let committed = std::pin::Pin::new(&mut commit).take_output().expect("it was just awaited");
+        match (first_failure, committed) {
+            (None, Ok(_)) => Ok(()),
+            (failed, committed) => {
+                let error = failed.or(committed.err()).expect("one of the two failed");
+                match failure(&error) {
+                    Failure::Broken => Err(CommitError::Unknown),
+                    _ => Err(CommitError::RolledBack(self.fail(&StatementKey::Commit, &error))),
+                }
+            }
+        }
+    }
+
+    /// Rolls back. Answers whether the connection is as it was before.
+    pub(super) async fn roll_back(&self) -> bool {
+        self.connection.client.batch_execute("ROLLBACK").await.is_ok()
+    }
+}
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub(super) enum CommitError {
+    /// It was rolled back.
+    RolledBack(StoreError),
+    /// The connection broke: it was committed or it was not.
+    Unknown,
+}
+
+/// Sends what is sent when a future is polled for the first time.
+async fn sent(answer: BoxFuture<'static, Result<Vec<Row>, Error>>) -> Answer {
+    let mut answer = maybe_done(answer);
+    let _not_yet = futures_util::poll!(&mut answer);
+    answer
+}

@@ -1,0 +1,77 @@
+//! A client that does what it is told and nothing by itself.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use raystream::conn::{ClientConfig, Connection, Entropy, Event, Framing, Limits};
+use raystream::wire::Suite;
+use raystream::wire::envelope::RpcCall;
+
+pub(crate) struct Raw {
+    connection: Connection,
+    stream: TcpStream,
+    input: BytesMut,
+    started: Instant,
+}
+
+impl Raw {
+    pub(crate) fn connect(url: &str) -> Self {
+        let (key, address) = url.trim_start_matches("raystream://").split_once('@').unwrap();
+        let config = ClientConfig {
+            provider: raystream::noise::rust_crypto(),
+            suites: vec![Suite::NK_CHACHAPOLY],
+            suite: None,
+            server_key: Some(key.parse().unwrap()),
+            identity: None,
+            psk: None,
+            limits: Limits::default(),
+        };
+        let mut entropy = Entropy { ephemeral: [0; 32], connection_id: [0; 16], server_time_ms: 0 };
+        getrandom::fill(&mut entropy.ephemeral).unwrap();
+        let connection =
+            Connection::client(Arc::new(config), entropy, Framing::Stream, Duration::ZERO).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut raw = Self { connection, stream, input: BytesMut::new(), started: Instant::now() };
+        raw.flush();
+        while !raw.receive().iter().any(|event| matches!(event, Event::Connected(..))) {}
+        raw
+    }
+
+    /// Queues a call.
+    pub(crate) fn call(&mut self, method: &str, args: String) -> u32 {
+        let args = Bytes::from(args);
+        self.connection.call(&RpcCall { method: method.into(), args, ..RpcCall::default() }).unwrap()
+    }
+
+    /// Queues a cancel.
+    pub(crate) fn cancel(&mut self, stream: u32) {
+        self.connection.cancel(stream).unwrap();
+    }
+
+    /// Sends what is queued.
+    pub(crate) fn flush(&mut self) {
+        let mut out = Vec::new();
+        while self.connection.poll_transmit(self.started.elapsed(), &mut out) {}
+        self.stream.write_all(&out).unwrap();
+    }
+
+    /// What has come, after a short wait.
+    pub(crate) fn receive(&mut self) -> Vec<Event> {
+        let mut buffer = [0; 64 * 1024];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => panic!("the daemon ended the connection: {:?}", self.connection.end()),
+            Ok(len) => self.input.extend_from_slice(&buffer[..len]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let now = self.started.elapsed();
+        self.connection.handle_input(now, &mut self.input).unwrap();
+        self.connection.handle_timeout(now).unwrap();
+        std::iter::from_fn(|| self.connection.poll_event()).collect()
+    }
+}
