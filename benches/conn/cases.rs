@@ -274,6 +274,7 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
                 let context = Context {
                     caller: Arc::clone(&caller),
                     connection: ConnectionId([7; 16]),
+                    cancelled: Default::default(),
                     deadline: None,
                     metadata: Vec::new(),
                 };
