@@ -7,6 +7,7 @@ mod calls;
 mod commands;
 mod documents;
 mod hostile;
+mod idempotency;
 mod limits;
 mod overflow;
 mod resume;

@@ -89,7 +89,9 @@ impl TestDaemon {
     /// Kills it with SIGKILL and starts it again on the same folder and port.
     pub(crate) fn kill_and_restart(&mut self) {
         self.kill();
-        let again = Self::start_in(&self.data.clone(), self.address.port());
+        // The folder goes to the next one: the end of this one is not to wait for a cluster that runs again.
+        let data = std::mem::take(&mut self.data);
+        let again = Self::start_in(&data, self.address.port());
         let folder = self._folder.take();
         *self = again;
         self._folder = folder;
