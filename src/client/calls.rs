@@ -13,14 +13,7 @@ use crate::wire::envelope::{RpcCall, RpcError, RpcResponse};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::{sync::oneshot, time::Instant};
-
-/// Cancels that are told to the server at once. A server counts cancels and cuts the connection at 1,000 (specification,
-/// STR-8); a call given up beyond this runs to its end unheard.
-const CANCELS_MAX: u32 = 500;
-/// Cancels regained per second, under the server's 100.
-const CANCELS_PER_SECOND: f64 = 80.0;
 
 /// A call on its way to the server.
 pub(super) struct CallCommand {
@@ -61,7 +54,6 @@ pub(super) struct Calls {
     in_flight: StreamMap<InFlight>,
     /// Not sent, or not taken: to be made on the next connection, before new ones. At most one connection's worth.
     again: VecDeque<CallCommand>,
-    cancels: CancelBudget,
 }
 
 impl Calls {
@@ -119,9 +111,7 @@ impl Calls {
     /// Tells the server that nobody waits for this call. Its stream stays until it is answered.
     pub(super) fn cancel(&mut self, link: &mut Link, id: u64) {
         let found = self.in_flight.iter().find(|(_, in_flight)| in_flight.command.id == id);
-        if let Some((stream, _)) = found
-            && self.cancels.take(link.now())
-        {
+        if let Some((stream, _)) = found {
             // The stream is open, and a connection that is ending needs no cancel.
             let _ = link.connection.cancel(*stream);
         }
@@ -177,7 +167,6 @@ impl Calls {
                 self.again.push_back(command);
             }
         }
-        self.cancels = CancelBudget::default();
     }
 
     /// Ends every call that waits.
@@ -186,45 +175,5 @@ impl Calls {
         for command in waiting.chain(self.again.drain(..)) {
             command.fail(error.clone());
         }
-    }
-}
-
-/// A bucket of cancels: 0 <= `left` <= [`CANCELS_MAX`].
-struct CancelBudget {
-    left: f64,
-    refilled_at: Duration,
-}
-
-impl Default for CancelBudget {
-    fn default() -> Self {
-        Self { left: f64::from(CANCELS_MAX), refilled_at: Duration::ZERO }
-    }
-}
-
-impl CancelBudget {
-    fn take(&mut self, now: Duration) -> bool {
-        let refill = now.saturating_sub(self.refilled_at).as_secs_f64() * CANCELS_PER_SECOND;
-        self.left = (self.left + refill).min(f64::from(CANCELS_MAX));
-        self.refilled_at = now;
-        let has_one = self.left >= 1.0;
-        if has_one {
-            self.left -= 1.0;
-        }
-        has_one
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::limits::{ABUSE_BUDGET, ABUSE_REFILL_PER_SECOND};
-
-    #[test]
-    fn cancels_stay_under_the_servers_budget() {
-        let mut budget = CancelBudget::default();
-        let taken = (0..100_000_u32).filter(|n| budget.take(Duration::from_millis(u64::from(*n)))).count();
-        // 100 s: the bucket, and 80 in each second.
-        assert!((8_495..=8_500).contains(&taken), "{taken}");
-        assert!(CANCELS_MAX < ABUSE_BUDGET && CANCELS_PER_SECOND < f64::from(ABUSE_REFILL_PER_SECOND));
     }
 }

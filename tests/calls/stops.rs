@@ -78,3 +78,29 @@ async fn a_cancelled_call_is_answered_when_it_has_stopped() {
     .unwrap();
     eventually("it stops", async || active(&admin).await == (0, 0)).await;
 }
+
+/// More futures of calls are dropped than a server forgives refusals: each call stops, and the connection lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_call_whose_future_is_dropped_is_stopped() {
+    let server = Server::start_with(LONG_LOCKS).await;
+    let (holder, admin) = (lock_row(&server, "a").await, server.admin().await);
+    let client = server.client(1).await;
+    for round in 0..6 {
+        let calls: Vec<_> = (0..200)
+            .map(|_| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    call(&client, "table.set", json!({"table": "t", "id": "a", "data": 3})).await
+                })
+            })
+            .collect();
+        eventually("some wait for the lock", async || active(&admin).await.1 > 0).await;
+        for call in calls {
+            call.abort();
+        }
+        eventually(&format!("all of round {round} stop"), async || active(&admin).await == (0, 0)).await;
+    }
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    let document = call(&client, "table.get", json!({"table": "t", "id": "a"})).await.unwrap();
+    assert_eq!(document["version"], 1);
+}
