@@ -61,7 +61,11 @@ pub(super) async fn query(
     loop {
         let chunk = tokio::select! {
             chunk = documents.next() => chunk,
-            () = items.gone() => None,
+            () = items.gone() => {
+                // The slot of the call is free when Postgres has stopped; what was counted is not all there is.
+                documents.close().await;
+                return Err(cancelled(Gone));
+            }
         };
         let Some(chunk) = chunk else { break };
         let mut pieces = Vec::new();
@@ -70,7 +74,6 @@ pub(super) async fn query(
             count += 1;
         }
         if let Err(gone) = items.send(pieces).await {
-            // The slot of the call is free when Postgres has stopped.
             documents.close().await;
             return Err(cancelled(gone));
         }
