@@ -185,6 +185,13 @@ impl Dispatch {
         Asked { dispatch: Arc::clone(self), ticket, answer, is_over: false }
     }
 
+    /// Refuses the newest statement of the lane that has the most in the queue, for one of a lane that has less. Answers
+    /// whether there was one.
+    pub(super) fn make_room(&self, lane: Lane) -> bool {
+        let taken = self.state().waiting.take_from_longest(lane);
+        taken.map(|job| job.answer(Err(StoreError::Unavailable { retry_after: RETRY_AFTER }))).is_some()
+    }
+
     /// Puts back what was taken and did nothing.
     pub(super) fn give_back(&self, job: Job) {
         let mut state = self.state();

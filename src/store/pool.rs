@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Row;
@@ -92,7 +92,12 @@ impl Group {
     pub(super) async fn run(&self, scope: &Scope, call: Call) -> Result<Vec<Row>, StoreError> {
         let busy = |_| StoreError::Unavailable { retry_after: RETRY_AFTER };
         let units = u32::try_from(call.len / ROOM_UNIT + 1).map_err(|_| StoreError::TooLarge)?;
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(busy)?;
+        let place = || Arc::clone(&self.places).try_acquire_owned();
+        let place = match place() {
+            Err(TryAcquireError::NoPermits) if self.dispatch.make_room(scope.lane) => place(),
+            place => place,
+        };
+        let place = place.map_err(busy)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(units).map_err(busy)?;
         let mut asked = self.dispatch.ask(scope.lane, call, scope.deadline, (place, room));
 

@@ -76,6 +76,17 @@ impl<T> FairQueue<T> {
         self.lanes.get(&lane).is_some_and(|items| items.iter().any(is_it))
     }
 
+    /// Takes the newest one of the lane that has the most, if that is more than one more than `lane` has: the room of
+    /// somebody who has much for somebody who has little.
+    pub(super) fn take_from_longest(&mut self, lane: Lane) -> Option<T> {
+        let own = self.lanes.get(&lane).map_or(0, VecDeque::len);
+        let longest = self.lanes.iter().max_by_key(|(_, items)| items.len())?;
+        let from = (longest.1.len() > own + 1).then_some(*longest.0)?;
+        let item = self.lanes.get_mut(&from).expect("it was just found").pop_back();
+        self.len -= 1;
+        item
+    }
+
     /// Takes everything.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = T> {
         std::mem::take(self).lanes.into_values().flatten()
@@ -101,6 +112,21 @@ mod tests {
         let first: Vec<_> = (0..5).filter_map(|_| queue.pop()).collect();
         assert_eq!(first, [("many", 0), ("one", 0), ("other", 0), ("many", 1), ("many", 2)]);
         assert_eq!(queue.len(), 253);
+    }
+
+    #[test]
+    fn room_is_taken_from_who_has_the_most() {
+        let mut queue = FairQueue::default();
+        for n in 0..3 {
+            queue.push(lane(1), n);
+        }
+        queue.push(lane(2), 7);
+        assert_eq!(queue.take_from_longest(lane(1)), None, "not from the same lane");
+        assert_eq!(queue.take_from_longest(lane(3)), Some(2));
+        assert_eq!(queue.take_from_longest(lane(2)), None, "who has about as much waits like everybody");
+        assert_eq!(queue.take_from_longest(lane(3)), Some(1));
+        assert_eq!(queue.take_from_longest(lane(3)), None);
+        assert_eq!((queue.len(), queue.pop(), queue.pop(), queue.pop()), (2, Some(0), Some(7), None));
     }
 
     #[test]

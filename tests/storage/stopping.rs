@@ -184,6 +184,31 @@ async fn the_time_that_is_left_is_the_limit_of_postgres_too() {
     }
 }
 
+/// When no more may wait, the one with the most makes room for the one with the least.
+#[tokio::test]
+async fn who_fills_the_queue_does_not_lock_others_out() {
+    let store = one_line(|options| options.waiting_max = 40).await;
+    let holder = locked_row(&store).await;
+    let many: Vec<_> = (0..40).map(|_| write(&store, "a", Scope::of(Lane([1; 16])))).collect();
+    eventually("the first one waits", async || waiting(&holder).await == 1).await;
+    let refused = write(&store, "b", Scope::of(Lane([1; 16]))).await.expect("the task ends");
+    assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
+    let one = write(&store, "c", Scope::of(Lane([2; 16])));
+    tokio::task::yield_now().await;
+    holder.batch_execute("ROLLBACK").await.expect("the row is free");
+    assert_eq!(one.await.expect("the task ends"), Ok(1));
+    let mut refused = 0;
+    for write in many {
+        match write.await.expect("the task ends") {
+            Ok(_) => {}
+            Err(StoreError::Unavailable { .. }) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, 1, "one of the many made room");
+    assert_eq!(get(&store, "t", "a").await.version, 1 + 39, "and was not run");
+}
+
 /// A caller with many statements does not keep one with a single statement waiting for all of his.
 #[tokio::test]
 async fn lanes_are_served_in_turn() {

@@ -138,10 +138,10 @@ impl TransactionPool {
                     places.push(place);
                 }
             }
-            // For ever: none is given back.
-            std::mem::forget(places);
+            places
         };
-        let _in_time = timeout(longest, all).await;
+        // Held until the connections are closed; who comes later opens one that he drops again.
+        let _places = timeout(longest, all).await;
         self.idle().clear();
     }
 }
