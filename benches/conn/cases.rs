@@ -1,7 +1,6 @@
 //! The cases: things that can be done a number of times.
 
 use bytes::Bytes;
-use flatbuffers::FlatBufferBuilder;
 use raystream::{
     conn::{ClientConfig, Connection, Entropy, Event, Framing, Limits, ServerConfig},
     noise::{
@@ -69,10 +68,12 @@ fn codec_cases(cases: &mut Vec<Case>) {
     }));
     for size in [64, 16_000] {
         cases.push(case(format!("codec: RpcCall of {size} bytes, written"), "message", move || {
-            let (call, mut builder) = (call(size), FlatBufferBuilder::new());
+            let (call, mut out) = (call(size), Vec::new());
             Box::new(move |n| {
                 for _ in 0..n {
-                    black_box(black_box(&call).encode(&mut builder).len());
+                    out.clear();
+                    black_box(&call).encode(&mut out);
+                    black_box(out.len());
                 }
             })
         }));
@@ -80,7 +81,7 @@ fn codec_cases(cases: &mut Vec<Case>) {
             format!("codec: RpcCall of {size} bytes, verified and read"),
             "message",
             move || {
-                let message = Bytes::copy_from_slice(call(size).encode(&mut FlatBufferBuilder::new()));
+                let message = call(size).to_bytes();
                 Box::new(move |n| {
                     for _ in 0..n {
                         black_box(RpcCall::decode(black_box(&message)).unwrap());

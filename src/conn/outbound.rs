@@ -4,6 +4,7 @@
 use super::stream_map::StreamMap;
 use crate::wire::{
     FrameType,
+    envelope::Envelope,
     frame::{FLAG_END, FLAG_MORE, Frame},
     limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
@@ -32,22 +33,43 @@ impl Queued {
     fn is_long(&self) -> bool {
         self.message.len() > FRAME_PAYLOAD_MAX
     }
-
-    /// Whether it opens a stream: the numbers of streams have to go up in the order of their first frames.
-    fn opens_stream(&self) -> bool {
-        matches!(self.frame_type, FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH)
-    }
 }
+
+/// Whether a message opens a stream: the numbers of streams have to go up in the order of their first frames.
+fn opens_stream(frame_type: FrameType) -> bool {
+    matches!(frame_type, FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH)
+}
+
+/// Frames of short messages, written one behind the other: they leave as they are.
+#[derive(Debug, Default)]
+struct Run {
+    frames: Vec<u8>,
+    /// Bytes that are sent: up to the start of a frame.
+    sent: usize,
+}
+
+/// What takes its turn.
+#[derive(Debug)]
+enum Ready {
+    Run(Run),
+    Long(Queued),
+}
+
+/// What a run keeps of its memory while it waits for frames: an idle connection has so much.
+const RUN_KEPT: usize = 256;
 
 /// The queue. Messages of one stream leave in order and do not interleave; messages of different streams do.
 ///
-/// A message that fits a frame goes straight to `ready`. A longer one makes its stream busy: what follows on that
-/// stream waits in `behind` until the last fragment is out. Of the longer ones only so many take turns as the receiver
-/// may hold unfinished; the others wait in `waiting`, and with them every later message that opens a stream.
+/// A message that fits a frame is written to the run at the end of `ready`, as the frame that it will be. A longer one makes
+/// its stream busy: what follows on that stream waits in `behind` until the last fragment is out. Of the longer ones only
+/// so many take turns as the receiver may hold unfinished; the others wait in `waiting`, and with them every later message
+/// that opens a stream.
 #[derive(Debug)]
 pub(super) struct Outbound {
     control: VecDeque<(FrameType, u8, u32, Vec<u8>)>,
-    ready: VecDeque<Queued>,
+    ready: VecDeque<Ready>,
+    /// An empty run, for the next short message.
+    spare: Run,
     /// Not empty only while `ready` holds a long message.
     waiting: VecDeque<Queued>,
     /// By busy stream.
@@ -55,7 +77,7 @@ pub(super) struct Outbound {
     /// Long messages in `ready`: at most [`PARTIAL_STREAMS_MAX`], of at most [`PARTIAL_BYTES_MAX`] bytes.
     long_in_turn: usize,
     long_in_turn_bytes: usize,
-    /// Bytes of payload that are not sent, control frames aside.
+    /// Bytes that are not sent, control frames aside: the payload of long messages, the frames of short ones.
     bytes: usize,
 }
 
@@ -65,6 +87,7 @@ impl Default for Outbound {
         Self {
             control: VecDeque::with_capacity(1),
             ready: VecDeque::with_capacity(1),
+            spare: Run::default(),
             waiting: VecDeque::new(),
             behind: StreamMap::default(),
             long_in_turn: 0,
@@ -82,35 +105,88 @@ impl Outbound {
 
     /// Queues a message.
     pub(super) fn push(&mut self, stream: u32, frame_type: FrameType, message: Bytes) {
-        self.bytes += message.len();
         self.enqueue(Queued { stream, frame_type, message, sent: 0, flags: 0, holds_stream: false });
     }
 
     /// Queues the end of a stream's items, behind them.
     pub(super) fn push_end(&mut self, stream: u32) {
-        let (frame_type, flags) = (FrameType::RPC_DATA, FLAG_END);
-        self.enqueue(Queued {
-            stream,
-            frame_type,
-            message: Bytes::new(),
-            sent: 0,
-            flags,
-            holds_stream: false,
-        });
+        let (frame_type, flags, message) = (FrameType::RPC_DATA, FLAG_END, Bytes::new());
+        self.enqueue(Queued { stream, frame_type, message, sent: 0, flags, holds_stream: false });
+    }
+
+    /// Writes a message and queues it; `false` when it has more than `max` bytes.
+    pub(super) fn write(
+        &mut self,
+        stream: u32,
+        frame_type: FrameType,
+        message: &impl Envelope,
+        max: usize,
+    ) -> bool {
+        let waits = self.behind.contains_key(&stream)
+            || (opens_stream(frame_type) && !self.waiting.is_empty())
+            || message.content_len() > FRAME_PAYLOAD_MAX;
+        if waits {
+            let message = message.to_bytes();
+            let fits = message.len() <= max;
+            if fits {
+                self.push(stream, frame_type, message);
+            }
+            return fits;
+        }
+        let run = self.last_run();
+        let start = run.frames.len();
+        let payload = start + FRAME_HEAD_LEN;
+        Frame { frame_type, flags: 0, stream, payload: &[] }.encode(&mut run.frames);
+        message.encode(&mut run.frames);
+        let len = run.frames.len() - payload;
+        if len > FRAME_PAYLOAD_MAX || len > max {
+            // What is not in its documents is long.
+            let message = Bytes::from(run.frames.split_off(payload));
+            run.frames.truncate(start);
+            let fits = len <= max;
+            if fits {
+                self.push(stream, frame_type, message);
+            }
+            return fits;
+        }
+        Frame::set_len(&mut run.frames[start..]);
+        self.bytes += FRAME_HEAD_LEN + len;
+        true
     }
 
     fn enqueue(&mut self, mut queued: Queued) {
         let stream = queued.stream;
         if let Some(behind) = self.behind.get_mut(&stream) {
+            self.bytes += queued.message.len();
             behind.push_back(queued);
-        } else if queued.is_long() || (queued.opens_stream() && !self.waiting.is_empty()) {
+        } else if queued.is_long() || (opens_stream(queued.frame_type) && !self.waiting.is_empty()) {
+            self.bytes += queued.message.len();
             queued.holds_stream = true;
             self.behind.insert(stream, VecDeque::new());
             self.waiting.push_back(queued);
             self.let_waiting_in();
         } else {
-            self.ready.push_back(queued);
+            self.append(&queued);
         }
+    }
+
+    /// The run at the end of the queue.
+    fn last_run(&mut self) -> &mut Run {
+        if !matches!(self.ready.back(), Some(Ready::Run(_))) {
+            self.ready.push_back(Ready::Run(std::mem::take(&mut self.spare)));
+        }
+        match self.ready.back_mut() {
+            Some(Ready::Run(run)) => run,
+            _ => unreachable!("a run was just put there"),
+        }
+    }
+
+    /// Writes the frame of a message that fits one.
+    fn append(&mut self, queued: &Queued) {
+        let Queued { frame_type, flags, stream, .. } = *queued;
+        let frame = Frame { frame_type, flags, stream, payload: &queued.message };
+        self.bytes += frame.encoded_len();
+        frame.encode(&mut self.last_run().frames);
     }
 
     /// Moves messages from `waiting` to `ready`, in order, as far as the receiver's limits allow.
@@ -124,7 +200,7 @@ impl Outbound {
                 self.long_in_turn += 1;
                 self.long_in_turn_bytes = bytes;
             }
-            self.ready.extend(self.waiting.pop_front());
+            self.ready.extend(self.waiting.pop_front().map(Ready::Long));
         }
     }
 
@@ -139,18 +215,46 @@ impl Outbound {
             let (frame_type, flags, stream, payload) = self.control.pop_front().expect("there is a front");
             Frame { frame_type, flags, stream, payload: &payload }.encode(plaintext);
         }
-        while let Some(front) = self.ready.front() {
-            let len = front.rest().min(FRAME_PAYLOAD_MAX);
-            if FRAME_HEAD_LEN + len > room(plaintext) {
+        while let Some(front) = self.ready.front_mut() {
+            let room = room(plaintext);
+            let queued = match front {
+                Ready::Run(run) => {
+                    let rest = &run.frames[run.sent..];
+                    let len = if rest.len() <= room { rest.len() } else { Frame::whole_len(rest, room) };
+                    plaintext.extend_from_slice(&rest[..len]);
+                    run.sent += len;
+                    self.bytes -= len;
+                    if run.sent < run.frames.len() {
+                        return;
+                    }
+                    self.keep_run();
+                    continue;
+                }
+                Ready::Long(queued) => queued,
+            };
+            let len = queued.rest().min(FRAME_PAYLOAD_MAX);
+            if FRAME_HEAD_LEN + len > room {
                 return;
             }
-            let mut queued = self.ready.pop_front().expect("there is a front");
+            let Some(Ready::Long(mut queued)) = self.ready.pop_front() else {
+                unreachable!("it was the front")
+            };
             self.pop_frame(&mut queued, len, plaintext);
             if queued.rest() > 0 {
-                self.ready.push_back(queued);
+                self.ready.push_back(Ready::Long(queued));
             } else {
                 self.end_message(&queued);
             }
+        }
+    }
+
+    /// Takes the run off the front, which is sent, and keeps some of its memory.
+    fn keep_run(&mut self) {
+        if let Some(Ready::Run(mut run)) = self.ready.pop_front()
+            && run.frames.capacity() <= RUN_KEPT
+        {
+            run.frames.clear();
+            self.spare = Run { frames: run.frames, sent: 0 };
         }
     }
 
@@ -181,7 +285,8 @@ impl Outbound {
                 self.waiting.push_back(queued);
                 break;
             }
-            self.ready.push_back(queued);
+            self.bytes -= queued.message.len();
+            self.append(&queued);
         }
         self.let_waiting_in();
     }
@@ -191,7 +296,7 @@ impl Outbound {
         self.control.len()
     }
 
-    /// Payload bytes of messages that wait.
+    /// Bytes of messages that wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -18,16 +18,11 @@ use crate::wire::{
     frame::{FLAG_ACK, Frame},
     handshake::ServerHello,
     limits::{
-        FRAME_PAYLOAD_MAX, HEARTBEATS_OUTSTANDING_MAX, MESSAGE_MAX, RECORD_PLAINTEXT_MAX, TAG_LEN,
-        UNAUTHENTICATED_BODY_MAX,
+        HEARTBEATS_OUTSTANDING_MAX, MESSAGE_MAX, RECORD_PLAINTEXT_MAX, TAG_LEN, UNAUTHENTICATED_BODY_MAX,
     },
 };
 use bytes::Bytes;
-use flatbuffers::FlatBufferBuilder;
 use std::{collections::VecDeque, time::Duration};
-
-/// Room for what an envelope has besides its documents; a longer one grows.
-const ENVELOPE_ROOM: usize = 1_024;
 
 /// Which end this is, with the streams of that end.
 pub(super) enum Side {
@@ -42,7 +37,6 @@ pub(super) struct Session {
     pub(super) outbound: Outbound,
     pub(super) heartbeat: Heartbeat,
     budget: AbuseBudget,
-    builder: FlatBufferBuilder<'static>,
     /// Server: the peer, until its first record decrypts and it counts.
     unproved: Option<Peer>,
     /// Client: GOAWAY was received.
@@ -80,7 +74,6 @@ impl Session {
             outbound: Outbound::default(),
             heartbeat: Heartbeat::new(now, limits),
             budget: AbuseBudget::new(now),
-            builder: FlatBufferBuilder::new(),
             unproved: None,
             peer_is_going_away: false,
             plaintext_max: RECORD_PLAINTEXT_MAX,
@@ -198,23 +191,9 @@ impl Session {
 
     /// Queues a message; `false` when it is over the limit.
     pub(super) fn send(&mut self, stream: u32, frame_type: FrameType, message: &impl Envelope) -> bool {
-        let about = message.content_len();
-        if about > FRAME_PAYLOAD_MAX {
-            // A long message gets a buffer of its length at once, and takes it along.
-            self.builder = FlatBufferBuilder::with_capacity(about + ENVELOPE_ROOM);
-        }
-        let len = message.encode(&mut self.builder).len();
-        let fits = len <= self.message_max;
-        if len > FRAME_PAYLOAD_MAX {
-            // The builder would keep what the long message grew it to, for as long as the connection is idle.
-            let (buffer, start) = std::mem::take(&mut self.builder).collapse();
-            if fits {
-                self.outbound.push(stream, frame_type, Bytes::from(buffer).slice(start..));
-            }
-        } else if fits {
-            self.outbound.push(stream, frame_type, Bytes::copy_from_slice(self.builder.finished_data()));
-        }
-        fits
+        // Not even written when its documents alone are over.
+        message.content_len() <= self.message_max
+            && self.outbound.write(stream, frame_type, message, self.message_max)
     }
 
     /// Server: takes no new stream, and says so.

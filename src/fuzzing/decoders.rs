@@ -1,6 +1,7 @@
 //! Bytes that are recognised or refused: records, HANDSHAKE_INIT, frames, envelopes.
 
 use super::{
+    generated::{Generated, compare},
     handshake::{NOW, client, server, transmit},
     provider::FakeDh,
 };
@@ -9,17 +10,14 @@ use crate::{
     wire::{
         FrameType, Reader, Suite,
         control::{Close, Credit, GoAway, Heartbeat},
-        envelope::{
-            Envelope, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
-        },
+        envelope::{Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed},
         frame::Frame,
         handshake::{Init, ServerHello, decode_refusal, encode_refusal, noise_message_1_len},
         limits::FRAME_PAYLOAD_MAX,
     },
 };
 use bytes::{Bytes, BytesMut};
-use flatbuffers::FlatBufferBuilder;
-use std::{fmt::Debug, sync::OnceLock};
+use std::sync::OnceLock;
 
 /// Two ends whose handshake is done: the ciphers are real, so that what passes them was made by the other end.
 #[cfg(test)]
@@ -128,7 +126,8 @@ fn control(frame_type: FrameType, payload: &[u8]) {
     }
 }
 
-/// A message, after a byte that picks the envelope: what is understood is the same after it is written and read again.
+/// A message, after a byte that picks the envelope: the generated code understands the same, and what is understood is the
+/// same after it is written and read again, by both.
 pub fn envelope(data: &[u8]) {
     let Some((pick, message)) = data.split_first() else { return };
     let message = Bytes::copy_from_slice(message);
@@ -143,10 +142,11 @@ pub fn envelope(data: &[u8]) {
     }
 }
 
-fn read_write_read<E: Envelope + PartialEq + Debug>(message: &Bytes) {
+fn read_write_read<E: Generated>(message: &Bytes) {
+    compare::<E>(message);
     let Ok(value) = E::decode(message) else { return };
-    let mut builder = FlatBufferBuilder::new();
-    let written = Bytes::copy_from_slice(value.encode(&mut builder));
+    let written = value.to_bytes();
+    compare::<E>(&written);
     match E::decode(&written) {
         Ok(again) => assert_eq!(again, value),
         // Fields that share bytes take more of them when each is written for itself.

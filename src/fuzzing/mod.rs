@@ -4,6 +4,7 @@
 //! A target panics when something is wrong, and says nothing otherwise.
 
 mod decoders;
+mod generated;
 mod handshake;
 mod machine;
 mod operation;

@@ -19,7 +19,6 @@ use crate::{
     },
 };
 use bytes::{Bytes, BytesMut};
-use flatbuffers::FlatBufferBuilder;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 /// Mutations of each seed; libFuzzer makes the millions.
@@ -154,7 +153,7 @@ fn fuzz_connection() {
 type Seeds = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
 
 fn message(value: &impl Envelope) -> Vec<u8> {
-    value.encode(&mut FlatBufferBuilder::new()).to_vec()
+    value.to_bytes().to_vec()
 }
 
 fn call() -> RpcCall {

@@ -100,7 +100,7 @@ mod tests {
         let trailers: Vec<_> =
             (0..METADATA_ENTRIES_MAX + 4).map(|n| (n.to_string(), String::new())).collect();
         let answer = Answer { result: Bytes::from_static(b"1"), trailers: trailers.clone() };
-        let message = Bytes::copy_from_slice(rpc_response(answer).encode(&mut Default::default()));
+        let message = rpc_response(answer).to_bytes();
         let sent = RpcResponse::decode(&message).expect("a client takes it");
         assert_eq!((&sent.result[..], &sent.trailers[..]), (&b"1"[..], &trailers[..METADATA_ENTRIES_MAX]));
     }

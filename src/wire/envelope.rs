@@ -1,16 +1,13 @@
-//! The FlatBuffers envelopes inside RPC_* and subscription frames, verified whole before a field is read.
+//! The FlatBuffers envelopes inside RPC_* and subscription frames, read whole or refused.
 //!
 //! Decoded values own slices of the message (`Bytes`), so that arguments and documents pass through without a copy.
 
 use super::{
     DecodeError, ErrorCode,
-    limits::{
-        CREDIT_MAX, CURSOR_MAX, ENVELOPE_DEPTH_MAX, ENVELOPE_TABLES_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX,
-        METADATA_FIELD_MAX, NAME_MAX,
-    },
+    flatbuffer::{self, Malformed, Table, Value},
+    limits::{CREDIT_MAX, CURSOR_MAX, MESSAGE_MAX, METADATA_ENTRIES_MAX, METADATA_FIELD_MAX, NAME_MAX},
 };
 use bytes::Bytes;
-use flatbuffers::{FlatBufferBuilder, Follow, ForwardsUOffset, Vector, VerifierOptions, WIPOffset};
 use raystream_schema as schema;
 pub use schema::{Encoding, EventKind, Overflow};
 
@@ -140,66 +137,119 @@ pub const OMITTED_DATA: u8 = 1;
 /// `old` was left out.
 pub const OMITTED_OLD: u8 = 2;
 
-fn verify<'a, T>(message: &'a [u8], name: &'static str) -> Result<T::Inner, DecodeError>
-where
-    T: Follow<'a> + flatbuffers::Verifiable + 'a,
-{
-    if message.len() > MESSAGE_MAX {
-        return Err(DecodeError::TooLong(name));
+/// A message being read, field by field.
+struct Reading<'a> {
+    message: &'a Bytes,
+    table: Table<'a>,
+    name: &'static str,
+}
+
+impl<'a> Reading<'a> {
+    fn new(message: &'a Bytes, name: &'static str) -> Result<Self, DecodeError> {
+        if message.len() > MESSAGE_MAX {
+            return Err(DecodeError::TooLong(name));
+        }
+        let table = Table::root(message).map_err(|Malformed| DecodeError::InvalidEnvelope(name))?;
+        Ok(Self { message, table, name })
     }
-    let options = VerifierOptions {
-        max_depth: ENVELOPE_DEPTH_MAX,
-        max_tables: ENVELOPE_TABLES_MAX,
-        // Counts the bytes that fields refer to, vtables twice and shared ones again: the longest message that a fair
-        // sender writes passes, and one whose fields share bytes does not grow by more than this.
-        max_apparent_size: 2 * MESSAGE_MAX,
-        ignore_missing_null_terminator: false,
-    };
-    flatbuffers::root_with_opts::<T>(&options, message).map_err(|_| DecodeError::InvalidEnvelope(name))
-}
 
-fn bytes_of(message: &Bytes, field: Option<Vector<'_, u8>>) -> Option<Bytes> {
-    field.map(|vector| message.slice_ref(vector.bytes()))
-}
-
-fn text(field: &str, max: usize, name: &'static str) -> Result<String, DecodeError> {
-    if field.len() > max { Err(DecodeError::TooLong(name)) } else { Ok(field.to_owned()) }
-}
-
-fn metadata_of(
-    field: Option<Vector<'_, ForwardsUOffset<schema::KeyValue<'_>>>>,
-) -> Result<Metadata, DecodeError> {
-    let Some(entries) = field else { return Ok(Metadata::new()) };
-    if entries.len() > METADATA_ENTRIES_MAX {
-        return Err(DecodeError::TooLong("metadata"));
+    fn checked<T>(&self, field: Result<T, Malformed>) -> Result<T, DecodeError> {
+        field.map_err(|Malformed| DecodeError::InvalidEnvelope(self.name))
     }
-    let pair = |entry: schema::KeyValue<'_>| {
-        Ok((
-            text(entry.key(), METADATA_FIELD_MAX, "metadata key")?,
-            text(entry.value(), METADATA_FIELD_MAX, "metadata value")?,
-        ))
-    };
-    entries.iter().map(pair).collect()
-}
 
-type Pairs<'b> = WIPOffset<Vector<'b, ForwardsUOffset<schema::KeyValue<'b>>>>;
-
-fn write_metadata<'b>(builder: &mut FlatBufferBuilder<'b>, pairs: &Metadata) -> Option<Pairs<'b>> {
-    if pairs.is_empty() {
-        return None;
+    fn u8(&self, slot: u16) -> Result<u8, DecodeError> {
+        Ok(self.checked(self.table.u8(slot))?.unwrap_or(0))
     }
-    let entries: Vec<_> = pairs
-        .iter()
-        .map(|(key, value)| {
-            let (key, value) = (builder.create_string(key), builder.create_string(value));
-            schema::KeyValue::create(builder, &schema::KeyValueArgs { key: Some(key), value: Some(value) })
-        })
-        .collect();
-    Some(builder.create_vector(&entries))
+
+    fn bool(&self, slot: u16, default: bool) -> Result<bool, DecodeError> {
+        Ok(self.checked(self.table.u8(slot))?.map_or(default, |byte| byte != 0))
+    }
+
+    fn u16(&self, slot: u16) -> Result<u16, DecodeError> {
+        Ok(self.checked(self.table.u16(slot))?.unwrap_or(0))
+    }
+
+    fn u32(&self, slot: u16) -> Result<u32, DecodeError> {
+        Ok(self.checked(self.table.u32(slot))?.unwrap_or(0))
+    }
+
+    fn u64(&self, slot: u16) -> Result<u64, DecodeError> {
+        Ok(self.checked(self.table.u64(slot))?.unwrap_or(0))
+    }
+
+    /// A slice of the message.
+    fn bytes(&self, slot: u16) -> Result<Option<Bytes>, DecodeError> {
+        Ok(self.checked(self.table.bytes(slot))?.map(|bytes| self.message.slice_ref(bytes)))
+    }
+
+    /// A field that has to be there, of at most `max` bytes.
+    fn text(&self, slot: u16, max: usize, what: &'static str) -> Result<String, DecodeError> {
+        self.optional_text(slot, max, what)?.ok_or(DecodeError::InvalidEnvelope(self.name))
+    }
+
+    fn optional_text(
+        &self,
+        slot: u16,
+        max: usize,
+        what: &'static str,
+    ) -> Result<Option<String>, DecodeError> {
+        self.text_of(&self.table, slot, max, what)
+    }
+
+    fn text_of(
+        &self,
+        table: &Table<'_>,
+        slot: u16,
+        max: usize,
+        what: &'static str,
+    ) -> Result<Option<String>, DecodeError> {
+        let Some(bytes) = self.checked(table.text(slot))? else { return Ok(None) };
+        // The length first: entries may share their bytes, and looking at long ones again and again is work.
+        if bytes.len() > max {
+            return Err(DecodeError::TooLong(what));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::InvalidEnvelope(self.name))?;
+        Ok(Some(text.to_owned()))
+    }
+
+    fn metadata(&self, slot: u16) -> Result<Metadata, DecodeError> {
+        let Some(pairs) = self.checked(self.table.tables(slot))? else { return Ok(Metadata::new()) };
+        if pairs.len() > METADATA_ENTRIES_MAX {
+            return Err(DecodeError::TooLong("metadata"));
+        }
+        let text = |pair: &Table<'_>, slot, what| {
+            let text = self.text_of(pair, slot, METADATA_FIELD_MAX, what)?;
+            text.ok_or(DecodeError::InvalidEnvelope(self.name))
+        };
+        let pair = |pair: Result<Table<'a>, Malformed>| {
+            let pair = self.checked(pair)?;
+            Ok((
+                text(&pair, schema::KeyValue::VT_KEY, "metadata key")?,
+                text(&pair, schema::KeyValue::VT_VALUE, "metadata value")?,
+            ))
+        };
+        pairs.map(pair).collect()
+    }
+
+    fn encoding(&self, slot: u16) -> Result<Encoding, DecodeError> {
+        let encoding = Encoding(self.u8(slot)?);
+        encoding.variant_name().map(|_| encoding).ok_or(DecodeError::InvalidValue("encoding"))
+    }
+
+    fn idempotency_key(&self, slot: u16) -> Result<Option<[u8; 16]>, DecodeError> {
+        let key = self.checked(self.table.bytes(slot))?;
+        key.map(|key| key.try_into().map_err(|_| DecodeError::InvalidValue("idempotency key"))).transpose()
+    }
 }
 
-fn write_bytes<'b>(builder: &mut FlatBufferBuilder<'b>, bytes: &[u8]) -> Option<WIPOffset<Vector<'b, u8>>> {
-    (!bytes.is_empty()).then(|| builder.create_vector(bytes))
+/// The words of a whole message: no limit but its own.
+const UNLIMITED: usize = MESSAGE_MAX;
+
+fn metadata(pairs: &Metadata) -> Value<'_> {
+    match pairs.as_slice() {
+        [] => Value::Absent,
+        pairs => Value::Pairs([schema::KeyValue::VT_KEY, schema::KeyValue::VT_VALUE], pairs),
+    }
 }
 
 /// Values that travel as one message.
@@ -207,7 +257,7 @@ pub trait Envelope: Sized {
     /// Reads a whole message.
     ///
     /// # Errors
-    /// Bytes that the verifier refuses, an enumeration value that is not known, or a field over its limit.
+    /// Bytes that are not this table, an enumeration value that is not known, or a field over its limit.
     fn decode(message: &Bytes) -> Result<Self, DecodeError>;
 
     /// Bytes of documents in it: about how long the message is, if it is long.
@@ -215,27 +265,38 @@ pub trait Envelope: Sized {
         0
     }
 
-    /// Writes the message into `builder`, which is emptied first, and returns it.
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8];
+    /// Appends the message to `out`.
+    fn encode(&self, out: &mut Vec<u8>);
+
+    /// The message by itself.
+    fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::with_capacity(self.content_len() + ENVELOPE_ROOM);
+        self.encode(&mut out);
+        Bytes::from(out)
+    }
 }
+
+/// Room for what a usual message has besides its documents; a longer one grows.
+pub const ENVELOPE_ROOM: usize = 256;
 
 impl Envelope for RpcCall {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::RpcCall<'_>>(message, "RpcCall")?;
-        let streams = table.streams();
-        if streams & !(CLIENT_ITEMS | SERVER_ITEMS) != 0 || table.credit() > CREDIT_MAX {
+        use schema::RpcCall as Slot;
+        let table = Reading::new(message, "RpcCall")?;
+        let (streams, credit) = (table.u8(Slot::VT_STREAMS)?, table.u32(Slot::VT_CREDIT)?);
+        if streams & !(CLIENT_ITEMS | SERVER_ITEMS) != 0 || credit > CREDIT_MAX {
             return Err(DecodeError::InvalidValue("streams"));
         }
         Ok(Self {
-            method: text(table.method(), NAME_MAX, "method")?,
-            encoding: known_encoding(table.encoding())?,
-            args: bytes_of(message, table.args()).unwrap_or_default(),
-            deadline_ms: table.deadline_ms(),
-            idempotency_key: key_of(table.idempotency_key())?,
-            metadata: metadata_of(table.metadata())?,
+            method: table.text(Slot::VT_METHOD, NAME_MAX, "method")?,
+            encoding: table.encoding(Slot::VT_ENCODING)?,
+            args: table.bytes(Slot::VT_ARGS)?.unwrap_or_default(),
+            deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
+            idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
+            metadata: table.metadata(Slot::VT_METADATA)?,
             streams,
-            credit: table.credit(),
-            times: table.times(),
+            credit,
+            times: table.bool(Slot::VT_TIMES, false)?,
         })
     }
 
@@ -243,38 +304,32 @@ impl Envelope for RpcCall {
         self.args.len()
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let method = builder.create_string(&self.method);
-        let args = write_bytes(builder, &self.args);
-        let idempotency_key = self.idempotency_key.map(|key| builder.create_vector(&key));
-        let metadata = write_metadata(builder, &self.metadata);
-        let table = schema::RpcCall::create(
-            builder,
-            &schema::RpcCallArgs {
-                method: Some(method),
-                encoding: self.encoding,
-                args,
-                deadline_ms: self.deadline_ms,
-                idempotency_key,
-                metadata,
-                streams: self.streams,
-                credit: self.credit,
-                times: self.times,
-            },
-        );
-        builder.finish(table, None);
-        builder.finished_data()
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::RpcCall as Slot;
+        let key = self.idempotency_key.as_ref().map(<[u8; 16]>::as_slice);
+        let fields = [
+            (Slot::VT_METHOD, Value::Text(&self.method)),
+            (Slot::VT_ENCODING, Value::u8(self.encoding.0)),
+            (Slot::VT_ARGS, Value::bytes(&self.args)),
+            (Slot::VT_DEADLINE_MS, Value::u32(self.deadline_ms)),
+            (Slot::VT_IDEMPOTENCY_KEY, Value::optional(key)),
+            (Slot::VT_METADATA, metadata(&self.metadata)),
+            (Slot::VT_STREAMS, Value::u8(self.streams)),
+            (Slot::VT_CREDIT, Value::u32(self.credit)),
+            (Slot::VT_TIMES, Value::u8(u8::from(self.times))),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for RpcResponse {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::RpcResponse<'_>>(message, "RpcResponse")?;
+        use schema::RpcResponse as Slot;
+        let table = Reading::new(message, "RpcResponse")?;
         Ok(Self {
-            encoding: known_encoding(table.encoding())?,
-            result: bytes_of(message, table.result()).unwrap_or_default(),
-            trailers: metadata_of(table.trailers())?,
+            encoding: table.encoding(Slot::VT_ENCODING)?,
+            result: table.bytes(Slot::VT_RESULT)?.unwrap_or_default(),
+            trailers: table.metadata(Slot::VT_TRAILERS)?,
         })
     }
 
@@ -282,151 +337,153 @@ impl Envelope for RpcResponse {
         self.result.len()
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let result = write_bytes(builder, &self.result);
-        let trailers = write_metadata(builder, &self.trailers);
-        let args = schema::RpcResponseArgs { encoding: self.encoding, result, trailers };
-        let table = schema::RpcResponse::create(builder, &args);
-        builder.finish(table, None);
-        builder.finished_data()
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::RpcResponse as Slot;
+        let fields = [
+            (Slot::VT_ENCODING, Value::u8(self.encoding.0)),
+            (Slot::VT_RESULT, Value::bytes(&self.result)),
+            (Slot::VT_TRAILERS, metadata(&self.trailers)),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for RpcError {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::RpcError<'_>>(message, "RpcError")?;
+        use schema::RpcError as Slot;
+        let table = Reading::new(message, "RpcError")?;
         Ok(Self {
-            code: ErrorCode(table.code()),
-            message: table.message().to_owned(),
-            retryable: table.retryable(),
-            retry_after_ms: table.retry_after_ms(),
-            details: bytes_of(message, table.details()).unwrap_or_default(),
+            code: ErrorCode(table.u16(Slot::VT_CODE)?),
+            message: table.text(Slot::VT_MESSAGE, UNLIMITED, "message")?,
+            retryable: table.bool(Slot::VT_RETRYABLE, false)?,
+            retry_after_ms: table.u32(Slot::VT_RETRY_AFTER_MS)?,
+            details: table.bytes(Slot::VT_DETAILS)?.unwrap_or_default(),
         })
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let message = builder.create_string(&self.message);
-        let details = write_bytes(builder, &self.details);
-        let table = schema::RpcError::create(
-            builder,
-            &schema::RpcErrorArgs {
-                code: self.code.0,
-                message: Some(message),
-                retryable: self.retryable,
-                retry_after_ms: self.retry_after_ms,
-                details,
-            },
-        );
-        builder.finish(table, None);
-        builder.finished_data()
+    fn content_len(&self) -> usize {
+        self.message.len() + self.details.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::RpcError as Slot;
+        let fields = [
+            (Slot::VT_CODE, Value::u16(self.code.0)),
+            (Slot::VT_MESSAGE, Value::Text(&self.message)),
+            (Slot::VT_RETRYABLE, Value::u8(u8::from(self.retryable))),
+            (Slot::VT_RETRY_AFTER_MS, Value::u32(self.retry_after_ms)),
+            (Slot::VT_DETAILS, Value::bytes(&self.details)),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for Publish {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::Publish<'_>>(message, "Publish")?;
+        use schema::Publish as Slot;
+        let table = Reading::new(message, "Publish")?;
         Ok(Self {
-            topic: text(table.topic(), NAME_MAX, "topic")?,
-            encoding: known_encoding(table.encoding())?,
-            data: bytes_of(message, table.data()).unwrap_or_default(),
-            deadline_ms: table.deadline_ms(),
-            idempotency_key: key_of(table.idempotency_key())?,
+            topic: table.text(Slot::VT_TOPIC, NAME_MAX, "topic")?,
+            encoding: table.encoding(Slot::VT_ENCODING)?,
+            data: table.bytes(Slot::VT_DATA)?.unwrap_or_default(),
+            deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
+            idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
         })
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let topic = builder.create_string(&self.topic);
-        let data = write_bytes(builder, &self.data);
-        let idempotency_key = self.idempotency_key.map(|key| builder.create_vector(&key));
-        let table = schema::Publish::create(
-            builder,
-            &schema::PublishArgs {
-                topic: Some(topic),
-                encoding: self.encoding,
-                data,
-                deadline_ms: self.deadline_ms,
-                idempotency_key,
-            },
-        );
-        builder.finish(table, None);
-        builder.finished_data()
+    fn content_len(&self) -> usize {
+        self.data.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::Publish as Slot;
+        let key = self.idempotency_key.as_ref().map(<[u8; 16]>::as_slice);
+        let fields = [
+            (Slot::VT_TOPIC, Value::Text(&self.topic)),
+            (Slot::VT_ENCODING, Value::u8(self.encoding.0)),
+            (Slot::VT_DATA, Value::bytes(&self.data)),
+            (Slot::VT_DEADLINE_MS, Value::u32(self.deadline_ms)),
+            (Slot::VT_IDEMPOTENCY_KEY, Value::optional(key)),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for Subscribe {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::Subscribe<'_>>(message, "Subscribe")?;
-        let overflow = table.overflow();
+        use schema::Subscribe as Slot;
+        let table = Reading::new(message, "Subscribe")?;
+        let overflow = Overflow(table.u8(Slot::VT_OVERFLOW)?);
         if overflow.variant_name().is_none() {
             return Err(DecodeError::InvalidValue("overflow policy"));
         }
         Ok(Self {
-            table: text(table.table(), NAME_MAX, "table")?,
-            filter: bytes_of(message, table.filter()).unwrap_or_default(),
-            cursor: table.cursor().map(|cursor| text(cursor, CURSOR_MAX, "cursor")).transpose()?,
-            snapshot: table.snapshot(),
+            table: table.text(Slot::VT_TABLE, NAME_MAX, "table")?,
+            filter: table.bytes(Slot::VT_FILTER)?.unwrap_or_default(),
+            cursor: table.optional_text(Slot::VT_CURSOR, CURSOR_MAX, "cursor")?,
+            snapshot: table.bool(Slot::VT_SNAPSHOT, true)?,
             overflow,
-            credit: table.credit(),
+            credit: table.u32(Slot::VT_CREDIT)?,
         })
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let name = builder.create_string(&self.table);
-        let filter = write_bytes(builder, &self.filter);
-        let cursor = self.cursor.as_ref().map(|cursor| builder.create_string(cursor));
-        let table = schema::Subscribe::create(
-            builder,
-            &schema::SubscribeArgs {
-                table: Some(name),
-                filter,
-                cursor,
-                snapshot: self.snapshot,
-                overflow: self.overflow,
-                credit: self.credit,
-            },
-        );
-        builder.finish(table, None);
-        builder.finished_data()
+    fn content_len(&self) -> usize {
+        self.filter.len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::Subscribe as Slot;
+        let fields = [
+            (Slot::VT_TABLE, Value::Text(&self.table)),
+            (Slot::VT_FILTER, Value::bytes(&self.filter)),
+            (Slot::VT_CURSOR, self.cursor.as_deref().map_or(Value::Absent, Value::Text)),
+            // Its default is true.
+            (Slot::VT_SNAPSHOT, if self.snapshot { Value::Absent } else { Value::U8(0) }),
+            (Slot::VT_OVERFLOW, Value::u8(self.overflow.0)),
+            (Slot::VT_CREDIT, Value::u32(self.credit)),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for Subscribed {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::Subscribed<'_>>(message, "Subscribed")?;
-        Ok(Self { cursor: text(table.cursor(), CURSOR_MAX, "cursor")?, snapshot_end: table.snapshot_end() })
+        use schema::Subscribed as Slot;
+        let table = Reading::new(message, "Subscribed")?;
+        Ok(Self {
+            cursor: table.text(Slot::VT_CURSOR, CURSOR_MAX, "cursor")?,
+            snapshot_end: table.bool(Slot::VT_SNAPSHOT_END, false)?,
+        })
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let cursor = builder.create_string(&self.cursor);
-        let args = schema::SubscribedArgs { cursor: Some(cursor), snapshot_end: self.snapshot_end };
-        let table = schema::Subscribed::create(builder, &args);
-        builder.finish(table, None);
-        builder.finished_data()
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::Subscribed as Slot;
+        let fields = [
+            (Slot::VT_CURSOR, Value::Text(&self.cursor)),
+            (Slot::VT_SNAPSHOT_END, Value::u8(u8::from(self.snapshot_end))),
+        ];
+        flatbuffer::write(out, fields);
     }
 }
 
 impl Envelope for Event {
     fn decode(message: &Bytes) -> Result<Self, DecodeError> {
-        let table = verify::<schema::Event<'_>>(message, "Event")?;
-        let kind = table.kind();
+        use schema::Event as Slot;
+        let table = Reading::new(message, "Event")?;
+        let kind = EventKind(table.u8(Slot::VT_KIND)?);
         if kind.variant_name().is_none() {
             return Err(DecodeError::InvalidValue("event kind"));
         }
         Ok(Self {
-            cursor: text(table.cursor(), CURSOR_MAX, "cursor")?,
+            cursor: table.text(Slot::VT_CURSOR, CURSOR_MAX, "cursor")?,
             kind,
-            id: table.id().to_owned(),
-            data: bytes_of(message, table.data()),
-            old: bytes_of(message, table.old()),
-            version: table.version(),
-            dropped: table.dropped(),
-            omitted: table.omitted(),
-            lag: table.lag(),
+            id: table.text(Slot::VT_ID, UNLIMITED, "id")?,
+            data: table.bytes(Slot::VT_DATA)?,
+            old: table.bytes(Slot::VT_OLD)?,
+            version: table.u64(Slot::VT_VERSION)?,
+            dropped: table.u64(Slot::VT_DROPPED)?,
+            omitted: table.u8(Slot::VT_OMITTED)?,
+            lag: table.u32(Slot::VT_LAG)?,
         })
     }
 
@@ -434,40 +491,21 @@ impl Envelope for Event {
         [&self.data, &self.old].into_iter().flatten().map(Bytes::len).sum()
     }
 
-    fn encode<'b>(&self, builder: &'b mut FlatBufferBuilder<'static>) -> &'b [u8] {
-        builder.reset();
-        let data = self.data.as_ref().map(|bytes| builder.create_vector::<u8>(bytes));
-        let old = self.old.as_ref().map(|bytes| builder.create_vector::<u8>(bytes));
-        let cursor = builder.create_string(&self.cursor);
-        let id = builder.create_string(&self.id);
-        let table = schema::Event::create(
-            builder,
-            &schema::EventArgs {
-                cursor: Some(cursor),
-                kind: self.kind,
-                id: Some(id),
-                data,
-                old,
-                version: self.version,
-                dropped: self.dropped,
-                omitted: self.omitted,
-                lag: self.lag,
-            },
-        );
-        builder.finish(table, None);
-        builder.finished_data()
+    fn encode(&self, out: &mut Vec<u8>) {
+        use schema::Event as Slot;
+        let fields = [
+            (Slot::VT_CURSOR, Value::Text(&self.cursor)),
+            (Slot::VT_KIND, Value::u8(self.kind.0)),
+            (Slot::VT_ID, Value::Text(&self.id)),
+            (Slot::VT_DATA, Value::optional(self.data.as_deref())),
+            (Slot::VT_OLD, Value::optional(self.old.as_deref())),
+            (Slot::VT_VERSION, Value::u64(self.version)),
+            (Slot::VT_DROPPED, Value::u64(self.dropped)),
+            (Slot::VT_OMITTED, Value::u8(self.omitted)),
+            (Slot::VT_LAG, Value::u32(self.lag)),
+        ];
+        flatbuffer::write(out, fields);
     }
-}
-
-fn key_of(field: Option<Vector<'_, u8>>) -> Result<Option<[u8; 16]>, DecodeError> {
-    let array = |key: Vector<'_, u8>| {
-        key.bytes().try_into().map_err(|_| DecodeError::InvalidValue("idempotency key"))
-    };
-    field.map(array).transpose()
-}
-
-fn known_encoding(encoding: Encoding) -> Result<Encoding, DecodeError> {
-    encoding.variant_name().map(|_| encoding).ok_or(DecodeError::InvalidValue("encoding"))
 }
 
 #[cfg(test)]
@@ -475,8 +513,7 @@ mod tests {
     use super::*;
 
     fn round_trip<E: Envelope + PartialEq + std::fmt::Debug>(value: &E) {
-        let mut builder = FlatBufferBuilder::new();
-        let message = Bytes::copy_from_slice(value.encode(&mut builder));
+        let message = value.to_bytes();
         assert_eq!(&E::decode(&message).unwrap(), value);
         // Any cut and any flipped byte is refused or understood, never a panic.
         for len in 0..message.len() {
@@ -543,13 +580,12 @@ mod tests {
 
     #[test]
     fn fields_over_their_limits_are_refused() {
-        let mut builder = FlatBufferBuilder::new();
         let long = RpcCall { method: "m".repeat(NAME_MAX + 1), ..RpcCall::default() };
-        let message = Bytes::copy_from_slice(long.encode(&mut builder));
+        let message = long.to_bytes();
         assert_eq!(RpcCall::decode(&message), Err(DecodeError::TooLong("method")));
         let pairs = vec![("k".to_owned(), "v".to_owned()); METADATA_ENTRIES_MAX + 1];
         let many = RpcCall { method: "m".into(), metadata: pairs, ..RpcCall::default() };
-        let message = Bytes::copy_from_slice(many.encode(&mut builder));
+        let message = many.to_bytes();
         assert_eq!(RpcCall::decode(&message), Err(DecodeError::TooLong("metadata")));
     }
 }

@@ -12,6 +12,9 @@ pub const FLAG_ACK: u8 = 0x02;
 /// This RPC_DATA is no item: the sender has no more of them.
 pub const FLAG_END: u8 = 0x04;
 
+/// Where the length is in the head: behind type, flags and stream.
+const LENGTH_AT: usize = 6;
+
 /// One frame, its payload borrowed from the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -70,6 +73,32 @@ impl<'a> Frame<'a> {
         out.extend_from_slice(&self.stream.to_be_bytes());
         out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(self.payload);
+    }
+
+    /// Sets the length of the frame that `frame` is: its head with any length, and the payload behind it.
+    ///
+    /// # Panics
+    /// As [`encode`](Self::encode).
+    pub fn set_len(frame: &mut [u8]) {
+        let (head, payload) =
+            frame.split_first_chunk_mut::<FRAME_HEAD_LEN>().expect("a frame begins with its head");
+        assert!(payload.len() <= FRAME_PAYLOAD_MAX, "a sender cuts messages into frames");
+        let length = u16::try_from(payload.len()).expect("FRAME_PAYLOAD_MAX fits u16");
+        head[LENGTH_AT..].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// How many bytes at the front of `frames`, which this side wrote, are whole frames and not more than `max`.
+    #[must_use]
+    pub fn whole_len(frames: &[u8], max: usize) -> usize {
+        let mut end = 0;
+        while let Some((head, rest)) = frames[end..].split_first_chunk::<FRAME_HEAD_LEN>() {
+            let length = usize::from(u16::from_be_bytes([head[LENGTH_AT], head[LENGTH_AT + 1]]));
+            if end + FRAME_HEAD_LEN + length > max || rest.len() < length {
+                break;
+            }
+            end += FRAME_HEAD_LEN + length;
+        }
+        end
     }
 
     /// Bytes that [`encode`](Self::encode) appends.

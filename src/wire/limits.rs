@@ -41,10 +41,6 @@ pub const METADATA_ENTRIES_MAX: usize = 32;
 pub const METADATA_FIELD_MAX: usize = 1_024;
 /// Longest cursor text.
 pub const CURSOR_MAX: usize = 4_096;
-/// Nesting of tables in an envelope: ours are two deep; the verifier stops long before the stack does.
-pub const ENVELOPE_DEPTH_MAX: usize = 16;
-/// Tables in an envelope: a call, and its metadata.
-pub const ENVELOPE_TABLES_MAX: usize = 1_024;
 
 /// Records after which a direction's key is replaced by Noise `Rekey()`: with records of 64 KiB the AES-GCM bound of
 /// draft-irtf-cfrg-aead-limits stays under 2^-63.

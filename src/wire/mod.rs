@@ -8,6 +8,7 @@ pub mod control;
 mod deframer;
 pub mod envelope;
 mod error;
+mod flatbuffer;
 pub mod frame;
 pub mod handshake;
 pub mod limits;

@@ -7,7 +7,6 @@ use crate::support::{
     response, rpc_error,
 };
 use bytes::Bytes;
-use flatbuffers::FlatBufferBuilder;
 use raystream::{
     conn::{ApiMisuse, Event, Framing},
     wire::{
@@ -31,10 +30,10 @@ fn calls(pair: &mut Pair) -> Vec<(u32, RpcCall)> {
 fn call_of(len: usize) -> RpcCall {
     let of = |method: usize, args: usize| call(&"m".repeat(method), vec![b'x'; args]);
     for method in 1..64 {
-        let spare = of(method, 4).encode(&mut FlatBufferBuilder::new()).len() - 4;
+        let spare = of(method, 4).to_bytes().len() - 4;
         for args in len - spare - 8..=len - spare {
             let call = of(method, args);
-            if call.encode(&mut FlatBufferBuilder::new()).len() == len {
+            if call.to_bytes().len() == len {
                 return call;
             }
         }
@@ -144,7 +143,7 @@ fn the_longest_message_goes_both_ways_with_pings_in_between() {
         let mut pair = Pair::connected(setup);
         let longest = call_of(MESSAGE_MAX);
         let mut answer = response(longest.args.clone());
-        while answer.encode(&mut FlatBufferBuilder::new()).len() > MESSAGE_MAX {
+        while answer.to_bytes().len() > MESSAGE_MAX {
             answer.result.truncate(answer.result.len() - 4);
         }
         let before = pair.records.len();

@@ -5,7 +5,6 @@ use super::{
     raw::{frame, heartbeat},
     response, subscribe, subscribed,
 };
-use flatbuffers::FlatBufferBuilder;
 use raystream::wire::{
     ErrorCode, FrameType as F,
     envelope::{CLIENT_ITEMS, Envelope, RpcCall, SERVER_ITEMS},
@@ -25,7 +24,7 @@ fn refusal(name: &'static str, rule: &'static str, records: Vec<Vec<u8>>) -> Ref
 }
 
 pub fn message(value: &impl Envelope) -> Vec<u8> {
-    value.encode(&mut FlatBufferBuilder::new()).to_vec()
+    value.to_bytes().to_vec()
 }
 
 fn call_frame(stream: u32) -> Vec<u8> {

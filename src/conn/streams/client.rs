@@ -258,10 +258,9 @@ mod tests {
         envelope::{CLIENT_ITEMS, EventKind, SERVER_ITEMS},
         frame::FLAG_MORE,
     };
-    use flatbuffers::FlatBufferBuilder;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
-        value.encode(&mut FlatBufferBuilder::new()).to_vec()
+        value.to_bytes().to_vec()
     }
 
     fn payload(frame_type: FrameType) -> Vec<u8> {

@@ -372,10 +372,9 @@ mod tests {
         envelope::{CLIENT_ITEMS, Overflow, SERVER_ITEMS},
         frame::FLAG_MORE,
     };
-    use flatbuffers::FlatBufferBuilder;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
-        value.encode(&mut FlatBufferBuilder::new()).to_vec()
+        value.to_bytes().to_vec()
     }
 
     fn call() -> Vec<u8> {
