@@ -1,27 +1,27 @@
 //! The face of the client.
 
-use super::calls::{CallCommand, Failed};
 use super::connector::Connector;
 use super::driver::{Control, Driver, Status};
 use super::link::ConnectionInfo;
 use super::options::{CallOptions, Options};
+use super::pending::{Answer, PendingCall};
 use super::response::Response;
 use super::resume::Entry;
 use super::retry::{Attempts, Bucket, RetryPolicy};
 use super::signals::Signals;
 use super::subscription::{Queue, SubscribeOptions, Subscription};
 use super::{Error, Json, ServerUrl};
-use crate::wire::envelope::{RpcCall, RpcResponse};
+use crate::wire::envelope::RpcCall;
 use crate::wire::limits::CALLS_MAX;
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
-/// Calls that wait for the task; behind them callers wait. As many as a connection takes: a full channel then means one
-/// connection's worth under way and one in line.
+/// Places for calls that wait for the connection; behind them callers wait. As many as a connection takes: a full line then
+/// means one connection's worth under way and one in line.
 const CALLS_WAITING_MAX: usize = CALLS_MAX as usize;
 /// Other commands that wait for the task.
 const CONTROL_WAITING_MAX: usize = 64;
@@ -49,7 +49,7 @@ pub struct Client(Arc<Handle>);
 /// What reaches the task.
 #[derive(Debug)]
 pub(super) struct Handle {
-    calls: mpsc::Sender<CallCommand>,
+    places: Arc<Semaphore>,
     control: mpsc::Sender<Control>,
     pub(super) signals: Arc<Signals>,
     status: watch::Receiver<Status>,
@@ -79,15 +79,15 @@ impl Client {
         let mut connector = Connector::new(url, options);
         // A future of many buffers is kept off the caller's.
         let link = Box::pin(connector.connect()).await?;
-        let (calls, calls_waiting) = mpsc::channel(CALLS_WAITING_MAX);
+        let places = Arc::new(Semaphore::new(CALLS_WAITING_MAX));
         let (control, control_waiting) = mpsc::channel(CONTROL_WAITING_MAX);
         let (status_sender, status) = watch::channel(Status::Connected(link.info.clone()));
         let signals = Arc::new(Signals::default());
         let driver =
-            Driver::new(connector, calls_waiting, control_waiting, Arc::clone(&signals), status_sender);
+            Driver::new(connector, Arc::clone(&places), control_waiting, Arc::clone(&signals), status_sender);
         tokio::spawn(driver.run(link));
         let next_id = AtomicU64::new(0);
-        Ok(Self(Arc::new(Handle { calls, control, signals, status, call_timeout, retry, retries, next_id })))
+        Ok(Self(Arc::new(Handle { places, control, signals, status, call_timeout, retry, retries, next_id })))
     }
 
     /// Calls a method. Dropping the future gives the call up and tells the server so.
@@ -142,8 +142,7 @@ impl Client {
             ..RpcCall::default()
         };
         let policy = options.retry.as_ref().unwrap_or(&self.0.retry);
-        let answered = self.attempts(policy, call, deadline);
-        timeout_at(deadline, answered).await.unwrap_or(Err(Error::Timeout(timeout)))
+        self.attempts(policy, call, deadline, timeout).await
     }
 
     /// Sends a call, and again as long as that is right.
@@ -152,18 +151,20 @@ impl Client {
         policy: &RetryPolicy,
         call: RpcCall,
         deadline: Instant,
+        timeout: Duration,
     ) -> Result<Response, Error> {
         self.0.retries.earn();
         let mut attempts = Attempts::new(policy, &self.0.retries, deadline);
         let mut call = call;
         loop {
-            let failed = match self.0.attempt(call, deadline).await {
+            let made = self.0.make(PendingCall::new(call, deadline, timeout, None)).await;
+            let mut answer = made.map_err(|error| attempts.end(error))?;
+            let error = match (&mut answer).await {
                 Ok(response) => return Ok(Response::new(response, attempts.made())),
-                Err(failed) => failed,
+                Err(error) => error,
             };
-            let Failed { error, call: returned } = *failed;
-            let pause = attempts.after(error, returned.as_ref(), Instant::now())?;
-            call = returned.expect("a call that is not given back is not sent again");
+            call = answer.into_call();
+            let pause = attempts.after(error, &call, Instant::now())?;
             tracing::debug!(method = call.method, attempt = attempts.made(), ?pause, "a call is sent again");
             tokio::time::sleep(pause).await;
         }
@@ -235,22 +236,22 @@ impl Client {
 }
 
 impl Handle {
-    /// Hands a call to the task.
-    pub(super) async fn send_call(&self, command: CallCommand) -> Result<(), Error> {
-        self.calls.send(command).await.map_err(|_| self.closed())
-    }
-
-    /// Sends a call once.
-    async fn attempt(&self, call: RpcCall, deadline: Instant) -> Result<RpcResponse, Box<Failed>> {
-        let id = self.next_id();
-        let (reply, answer) = oneshot::channel();
-        let sent = self.calls.send(CallCommand { id, call, deadline, reply, pipe: None }).await;
-        let over = |call| Box::new(Failed { error: self.closed(), call });
-        sent.map_err(|unsent| over(Some(unsent.0.call)))?;
-        let mut guard = CancelOnDrop { signals: &self.signals, id, is_armed: true };
-        let answer = answer.await;
-        guard.is_armed = false;
-        answer.unwrap_or_else(|_| Err(over(None)))
+    /// Hands a call to the task, once there is a place for it.
+    pub(super) async fn make(&self, call: PendingCall) -> Result<Answer, Error> {
+        match self.places.try_acquire() {
+            Ok(place) => place.forget(),
+            Err(TryAcquireError::Closed) => return Err(self.closed()),
+            Err(TryAcquireError::NoPermits) => match timeout_at(call.deadline, self.places.acquire()).await {
+                Ok(Ok(place)) => place.forget(),
+                Ok(Err(_)) => return Err(self.closed()),
+                Err(_) => return Err(call.timed_out()),
+            },
+        }
+        let call = Arc::new(call);
+        if !self.signals.add_call(Arc::clone(&call)) {
+            return Err(self.closed());
+        }
+        Ok(Answer::new(call, Arc::clone(&self.signals)))
     }
 
     pub(super) fn next_id(&self) -> u64 {
@@ -262,21 +263,6 @@ impl Handle {
         match &*self.status.borrow() {
             Status::Closed(Some(reason)) => Error::Connect(Arc::clone(reason)),
             _ => Error::Closed,
-        }
-    }
-}
-
-/// Tells the server that a call is given up.
-struct CancelOnDrop<'a> {
-    signals: &'a Signals,
-    id: u64,
-    is_armed: bool,
-}
-
-impl Drop for CancelOnDrop<'_> {
-    fn drop(&mut self) {
-        if self.is_armed {
-            self.signals.drop_call(self.id);
         }
     }
 }

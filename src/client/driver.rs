@@ -1,26 +1,26 @@
 //! The task that owns the connection: between callers and the wire, and from one connection to the next.
 //!
-//! One loop waits for the socket, for callers, for notes and for timers. Everything that is ready goes into one write.
-//! Queues: commands are bounded channels that are not read while the connection cannot take more, so that callers wait;
-//! items of subscriptions are bounded by credit.
+//! One loop waits for the socket, for callers, for notes and for one timer. Everything that is ready goes into one write.
+//! Queues: calls wait in a line with so many places, which are given back as the connection takes calls; other commands are
+//! a bounded channel; items of subscriptions are bounded by credit.
 //!
 //! After GOAWAY nothing new is started on the connection; it ends when its calls are answered and the delay that the
 //! server asked for is over, or when the server ends it. New calls wait for the next connection.
 
-use super::calls::{CallCommand, Calls};
+use super::calls::Calls;
 use super::connector::Connector;
 use super::error::{ConnectError, ConnectReason, Error};
 use super::link::{ConnectionInfo, Link};
 use super::reconnect::Backoff;
 use super::resume::{Entry, Subscriptions};
-use super::signals::Signals;
+use super::signals::{Notes, Signals};
 use crate::conn::{ApiMisuse, ConnectionError, Event};
 use crate::wire::control::GoAway;
 use crate::wire::envelope::RpcError;
 use crate::wire::{ErrorCode, limits::MESSAGE_MAX};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
 };
 
@@ -63,11 +63,14 @@ pub enum Status {
 /// The task.
 pub(super) struct Driver {
     pub(super) connector: Connector,
-    pub(super) calls: mpsc::Receiver<CallCommand>,
+    /// Places for calls that wait.
+    pub(super) places: Arc<Semaphore>,
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) signals: Arc<Signals>,
     pub(super) status: watch::Sender<Status>,
     state: State,
+    /// Memory for the notes that are being read.
+    notes: Notes,
 }
 
 /// What outlives a connection, and what is known of the present one.
@@ -94,12 +97,13 @@ enum End {
 impl Driver {
     pub(super) fn new(
         connector: Connector,
-        calls: mpsc::Receiver<CallCommand>,
+        places: Arc<Semaphore>,
         control: mpsc::Receiver<Control>,
         signals: Arc<Signals>,
         status: watch::Sender<Status>,
     ) -> Self {
-        Self { connector, calls, control, signals, status, state: State::default() }
+        let (state, notes) = (State::default(), Notes::default());
+        Self { connector, places, control, signals, status, state, notes }
     }
 
     /// Runs until nobody wants the client any more, or the server wants no more of it.
@@ -132,8 +136,9 @@ impl Driver {
     /// Nothing more is answered. The status comes first, because callers that are woken look at it.
     fn end(&mut self, reason: Option<Arc<ConnectError>>) {
         self.status.send_replace(Status::Closed(reason.clone()));
-        self.calls.close();
+        self.places.close();
         self.control.close();
+        self.state.in_flight.add(self.signals.close().into_iter());
         let error = reason.map(Error::Connect);
         self.state.in_flight.fail(error.as_ref().unwrap_or(&Error::Closed));
         self.state.subscriptions.fail(error.as_ref());
@@ -150,32 +155,38 @@ impl Driver {
         loop {
             self.take_events(&mut link);
             self.state.retire(&mut link);
-            self.state.start_waiting(&mut link);
+            let taken = self.state.start_waiting(&mut link);
+            self.places.add_permits(taken);
             link.fill();
             if let Some(end) = link.connection.end() {
                 let end = end.clone();
                 return self.on_end(link, end).await;
             }
-            let takes_calls = self.state.takes_calls(&link);
-            let due = self.state.next_due();
-            tokio::select! {
-                () = link.drive() => {}
-                Some(command) = self.calls.recv(), if takes_calls => self.take_calls(&mut link, command),
-                command = self.control.recv() => self.state.on_control(&mut link, command),
-                () = self.signals.wait() => self.state.on_signals(&self.signals, Some(&mut link)),
-                () = sleep_until(due) => {}
+            let due = self.state.next_due(link.instant());
+            // Callers first: what they ask for shares the next record. They cannot keep the socket waiting, because what they
+            // may ask for before something is answered is bounded.
+            let (command, io) = tokio::select! {
+                biased;
+                () = self.signals.wait() => (None, None),
+                command = self.control.recv() => (Some(command), None),
+                io = link.drive(due) => (None, io),
+            };
+            link.handle(io);
+            if let Some(command) = command {
+                self.state.on_control(&mut link, command);
             }
+            self.hear(Some(&mut link));
+            let expired = self.state.in_flight.expire(link.instant(), Some(&mut link));
+            self.places.add_permits(expired);
         }
     }
 
-    /// Takes a call and those that wait behind it, so that they share a record and a write.
-    fn take_calls(&mut self, link: &mut Link, first: CallCommand) {
-        let mut next = Some(first);
-        while let Some(command) = next {
-            if !self.state.start_call(link, command) || !self.state.takes_calls(link) {
-                return;
-            }
-            next = self.calls.try_recv().ok();
+    /// Takes what callers have noted.
+    fn hear(&mut self, link: Option<&mut Link>) {
+        if self.signals.is_rung() {
+            self.signals.take(&mut self.notes);
+            let dropped = self.state.on_notes(&mut self.notes, link);
+            self.places.add_permits(dropped);
         }
     }
 
@@ -234,11 +245,11 @@ impl Driver {
         }
     }
 
-    /// Serves the callers as far as that goes without a connection; `None` when they want no more. Calls stay in their
-    /// channel.
+    /// Serves the callers as far as that goes without a connection; `None` when they want no more. Calls wait.
     async fn idle_while<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = std::pin::pin!(work);
         loop {
+            let due = self.state.in_flight.next_due();
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
@@ -252,7 +263,11 @@ impl Driver {
                     }
                     None => return None,
                 },
-                () = self.signals.wait() => self.state.on_signals(&self.signals, None),
+                () = self.signals.wait() => self.hear(None),
+                () = sleep_until(due) => {
+                    let expired = self.state.in_flight.expire(Instant::now(), None);
+                    self.places.add_permits(expired);
+                }
             }
         }
     }
@@ -265,36 +280,38 @@ impl State {
             && link.connection.outbound_bytes() < OUTBOUND_MAX
     }
 
-    fn next_due(&self) -> Option<Instant> {
-        match self.going_away {
-            Some((_, until)) => Some(until).filter(|until| *until > Instant::now()),
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        let of_connection = match self.going_away {
+            Some((_, until)) => Some(until).filter(|until| *until > now),
             None => self.subscriptions.next_due(),
-        }
+        };
+        let of_calls = self.in_flight.next_due();
+        of_connection.into_iter().chain(of_calls).min()
     }
 
-    /// Makes the calls again that the last connection did not take, and subscribes what is due.
-    fn start_waiting(&mut self, link: &mut Link) {
+    /// Makes the calls again that the last connection did not take, then new ones, and subscribes what is due. Says how many
+    /// new calls were taken.
+    fn start_waiting(&mut self, link: &mut Link) -> usize {
+        let mut taken = 0;
         if self.going_away.is_some() || link.connection.end().is_some() {
-            return;
+            return taken;
         }
         while self.takes_calls(link)
-            && let Some(command) = self.in_flight.pop_again()
+            && let Some((call, is_new)) = self.in_flight.pop()
         {
-            if !self.start_call(link, command) {
-                return;
+            taken += usize::from(is_new);
+            match self.in_flight.start(link, call) {
+                Ok(()) => {}
+                Err(ApiMisuse::StreamsExhausted) => {
+                    // The call needs another connection: this one ends when the others are answered.
+                    self.going_away = Some((u32::MAX, link.instant()));
+                    return taken;
+                }
+                Err(_) => return taken,
             }
         }
         self.subscriptions.start_due(link);
-    }
-
-    /// Says whether further calls may follow.
-    fn start_call(&mut self, link: &mut Link, command: CallCommand) -> bool {
-        let started = self.in_flight.start(link, command);
-        if started == Err(ApiMisuse::StreamsExhausted) {
-            // The call needs another connection: this one ends when the others are answered.
-            self.going_away = Some((u32::MAX, Instant::now()));
-        }
-        started.is_ok()
+        taken
     }
 
     /// After GOAWAY: ends the connection once nothing on it is waited for.
@@ -390,21 +407,26 @@ impl State {
         }
     }
 
-    fn on_signals(&mut self, signals: &Signals, mut link: Option<&mut Link>) {
-        let notes = signals.take();
-        for id in notes.dropped_subscriptions {
-            self.subscriptions.drop_entry(link.as_deref_mut(), id);
+    /// Says how many calls were given up before they were made.
+    fn on_notes(&mut self, notes: &mut Notes, mut link: Option<&mut Link>) -> usize {
+        self.in_flight.add(notes.calls.drain(..));
+        let dropped = match notes.dropped_calls.as_slice() {
+            [] => 0,
+            calls => self.in_flight.drop_calls(calls, link.as_deref_mut()),
+        };
+        for id in &notes.dropped_subscriptions {
+            self.subscriptions.drop_entry(link.as_deref_mut(), *id);
         }
-        let Some(link) = link else { return };
-        for id in notes.dropped_calls {
-            self.in_flight.cancel(link, id);
+        if let Some(link) = link {
+            for call in &notes.touched {
+                self.in_flight.touch(link, call);
+            }
+            for id in &notes.credit {
+                self.subscriptions.give_credit(link, *id);
+            }
         }
-        for id in notes.streams {
-            self.in_flight.touch(link, id);
-        }
-        for id in notes.credit {
-            self.subscriptions.give_credit(link, id);
-        }
+        notes.clear();
+        dropped
     }
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Link {
     timer: Pin<Box<Sleep>>,
     /// Counts writes: what was handed to the connection since the last one has not left this process.
     writes: u64,
+    /// The present, as of the last time that something was waited for.
+    now: Duration,
     /// The moment of the last input, as the connection was told.
     heard_at: Duration,
     /// Whether the socket has everything that the connection had to say.
@@ -84,6 +86,7 @@ impl Link {
             started,
             timer: Box::pin(tokio::time::sleep_until(started)),
             writes: 0,
+            now: Duration::ZERO,
             heard_at: Duration::ZERO,
             took_all: false,
         };
@@ -96,7 +99,8 @@ impl Link {
                 return Err(ConnectReason::Connection(end.clone()));
             }
             link.fill();
-            link.drive().await;
+            let io = link.drive(None).await;
+            link.handle(io);
         }
     }
 
@@ -112,9 +116,14 @@ impl Link {
         self.info.subscriptions_max = hello.subscriptions_max.min(own.subscriptions_max);
     }
 
-    /// The connection's time.
+    /// The connection's time, as of the last time that something was waited for.
     pub(super) fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.now
+    }
+
+    /// The same as a moment.
+    pub(super) fn instant(&self) -> Instant {
+        self.started + self.now
     }
 
     pub(super) fn heard_at(&self) -> Duration {
@@ -127,14 +136,13 @@ impl Link {
 
     /// Moves what the connection has to say towards the socket.
     pub(super) fn fill(&mut self) {
-        let now = self.now();
-        self.took_all = self.socket.fill(&mut self.connection, now);
+        self.took_all = self.socket.fill(&mut self.connection, self.now);
     }
 
-    /// Waits until the socket or a timer gives the connection something to do, and has it done. May be dropped at any
-    /// moment.
-    pub(super) async fn drive(&mut self) {
-        self.set_timer();
+    /// Waits until the socket or a timer gives something to do: `None` when the connection's time or `due` may have come. May
+    /// be dropped at any moment.
+    pub(super) async fn drive(&mut self, due: Option<Instant>) -> Option<Io> {
+        self.set_timer(due);
         let Self { socket, timer, writes, took_all, .. } = self;
         // What was written is no reason to come back, unless the connection has more to write.
         let is_quiet = |io: &Io| !io.read && !io.eof && *took_all;
@@ -147,34 +155,37 @@ impl Link {
                 }
             }
         });
-        let io = tokio::select! {
+        tokio::select! {
             biased;
             io = input => Some(io),
             () = timer => None,
-        };
-        let now = self.now();
-        match io {
-            None => {
-                // The connection remembers its end.
-                let _ = self.connection.handle_timeout(now);
+        }
+    }
+
+    /// Does what there is to do after something was waited for: with what happened on the socket, and what is due.
+    pub(super) fn handle(&mut self, io: Option<Io>) {
+        let now = self.started.elapsed();
+        self.now = now;
+        if let Some(Io { read, eof, .. }) = io {
+            if read {
+                self.heard_at = now;
+                self.socket.deliver(&mut self.connection, now);
             }
-            Some(Io { read, eof, .. }) => {
-                if read {
-                    self.heard_at = now;
-                    self.socket.deliver(&mut self.connection, now);
-                }
-                if eof {
-                    let _ = self.connection.handle_eof();
-                }
+            if eof {
+                let _ = self.connection.handle_eof();
             }
+        }
+        if self.connection.poll_timeout().is_some_and(|due| due <= now) {
+            // The connection remembers its end.
+            let _ = self.connection.handle_timeout(now);
         }
     }
 
     /// The timer may go off too early, never too late: it is moved only when it has to be, because a connection in use
     /// puts its heartbeat off with every record.
-    fn set_timer(&mut self) {
-        let Some(due) = self.connection.poll_timeout() else { return };
-        let due = self.started + due;
+    fn set_timer(&mut self, due: Option<Instant>) {
+        let of_connection = self.connection.poll_timeout().map(|due| self.started + due);
+        let Some(due) = of_connection.into_iter().chain(due).min() else { return };
         if self.timer.is_elapsed() || due < self.timer.deadline() {
             self.timer.as_mut().reset(due);
         }

@@ -28,6 +28,7 @@ mod jitter;
 mod json;
 mod link;
 mod options;
+mod pending;
 mod reconnect;
 mod response;
 mod resume;

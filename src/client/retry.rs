@@ -140,20 +140,15 @@ impl<'a> Attempts<'a> {
         self.failed.saturating_add(1)
     }
 
-    /// After an attempt failed: how long to wait before the next. Without the call there is none.
+    /// After an attempt failed: how long to wait before the next.
     ///
     /// # Errors
     /// There is no next: what the caller is told. Once a write may have been done, that is what remains to be said,
     /// whatever later attempts met.
-    pub(super) fn after(
-        &mut self,
-        error: Error,
-        call: Option<&RpcCall>,
-        now: Instant,
-    ) -> Result<Duration, Error> {
+    pub(super) fn after(&mut self, error: Error, call: &RpcCall, now: Instant) -> Result<Duration, Error> {
         self.failed = self.failed.saturating_add(1);
-        let is_read = call.is_some_and(|call| READS.contains(&call.method.as_str()));
-        let is_safe = is_read || call.is_some_and(|call| call.idempotency_key.is_some());
+        let is_read = READS.contains(&call.method.as_str());
+        let is_safe = is_read || call.idempotency_key.is_some();
         let is_open = error.code() == Some(ErrorCode::UNKNOWN_OUTCOME);
         if is_open && !is_read && self.doubt.is_none() {
             self.doubt = Some(error.clone());
@@ -167,7 +162,12 @@ impl<'a> Attempts<'a> {
                 return Ok(pause);
             }
         }
-        Err(self.doubt.take().unwrap_or(error))
+        Err(self.end(error))
+    }
+
+    /// There is no next attempt: what the caller is told.
+    pub(super) fn end(&mut self, error: Error) -> Error {
+        self.doubt.take().unwrap_or(error)
     }
 }
 
@@ -224,7 +224,7 @@ mod tests {
                 let (policy, bucket) = (RetryPolicy::default(), Bucket::new(RetryBudget::default()));
                 let now = Instant::now();
                 let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-                let next = attempts.after(error.clone(), Some(&call(method, has_key)), now);
+                let next = attempts.after(error.clone(), &call(method, has_key), now);
                 assert_eq!(next.is_ok(), is_safe && *may_help, "{method} {has_key} {error}");
             }
         }
@@ -252,15 +252,15 @@ mod tests {
         let read = call("table.get", false);
         let unavailable = || answer(ErrorCode::SERVICE_UNAVAILABLE, 0);
         let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-        let pauses = [(); 4]
-            .map(|()| attempts.after(unavailable(), Some(&read), now).ok().map(|pause| pause.as_millis()));
+        let pauses =
+            [(); 4].map(|()| attempts.after(unavailable(), &read, now).ok().map(|pause| pause.as_millis()));
         assert_eq!(pauses, [Some(100), Some(200), Some(400), None]);
 
         // The pause ends at the deadline, and just before it.
         let after = |left_ms, retry_after_ms| {
             let deadline = now + Duration::from_millis(left_ms);
             let mut attempts = Attempts::new(&policy, &bucket, deadline);
-            attempts.after(answer(ErrorCode::SERVICE_UNAVAILABLE, retry_after_ms), Some(&read), now).is_ok()
+            attempts.after(answer(ErrorCode::SERVICE_UNAVAILABLE, retry_after_ms), &read, now).is_ok()
         };
         assert_eq!([after(100, 0), after(101, 0)], [false, true]);
         assert_eq!([after(1_100, 1_000), after(1_101, 1_000)], [false, true]);
@@ -270,7 +270,7 @@ mod tests {
         for once in [0, 1] {
             let policy = RetryPolicy { attempts_max: once, ..policy.clone() };
             let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-            assert!(attempts.after(unavailable(), Some(&read), now).is_err());
+            assert!(attempts.after(unavailable(), &read, now).is_err());
         }
     }
 
@@ -285,7 +285,7 @@ mod tests {
             for _ in 0..1_000 {
                 bucket.earn();
                 let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-                while attempts.after(answer(ErrorCode::SERVICE_UNAVAILABLE, 0), Some(&read), now).is_ok() {
+                while attempts.after(answer(ErrorCode::SERVICE_UNAVAILABLE, 0), &read, now).is_ok() {
                     retries += 1;
                 }
             }
@@ -307,8 +307,8 @@ mod tests {
         let now = Instant::now();
         let run = |call: &RpcCall, first: Error| {
             let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-            attempts.after(first, Some(call), now).expect("it is tried again");
-            attempts.after(answer(ErrorCode::FORBIDDEN, 0), Some(call), now).expect_err("it is not").code()
+            attempts.after(first, call, now).expect("it is tried again");
+            attempts.after(answer(ErrorCode::FORBIDDEN, 0), call, now).expect_err("it is not").code()
         };
         let (write, read) = (call("table.push", true), call("table.get", false));
         assert_eq!(run(&write, lost()), Some(ErrorCode::UNKNOWN_OUTCOME));
@@ -317,8 +317,8 @@ mod tests {
         assert_eq!(run(&read, lost()), Some(ErrorCode::FORBIDDEN));
         // The client ends while the second attempt waits to be sent: the first may have been done all the same.
         let mut attempts = Attempts::new(&policy, &bucket, now + MINUTE);
-        attempts.after(lost(), Some(&write), now).expect("it is tried again");
-        let error = attempts.after(Error::Closed, None, now).expect_err("it is over");
+        attempts.after(lost(), &write, now).expect("it is tried again");
+        let error = attempts.after(Error::Closed, &write, now).expect_err("it is over");
         assert_eq!(error.code(), Some(ErrorCode::UNKNOWN_OUTCOME));
     }
 }

@@ -1,16 +1,18 @@
-//! What callers tell the task of the connection from where they cannot wait: from a destructor, from a poll.
+//! What callers hand to the task of the connection without waiting for it: new calls, and notes from destructors and
+//! polls.
 
+use super::pending::PendingCall;
 use futures_util::task::AtomicWaker;
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 use std::{future::poll_fn, task::Poll};
 
 /// Notes, and a bell.
 ///
-/// Both lists are bounded by what the client has accepted: a call is dropped once, and a subscription stands in `credit`
-/// once until the note is taken.
+/// Every list is bounded by what the client has accepted: calls by the room for those that wait; a call is dropped once;
+/// a call or a subscription stands in `touched` or `credit` once until the note is taken.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     notes: Mutex<Notes>,
@@ -23,19 +25,34 @@ pub(super) struct Signals {
 /// What was noted.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
+    /// New calls.
+    pub(super) calls: Vec<Arc<PendingCall>>,
     /// Calls whose future was dropped before the answer.
-    pub(super) dropped_calls: Vec<u64>,
+    pub(super) dropped_calls: Vec<Arc<PendingCall>>,
     /// Subscriptions whose stream was dropped.
     pub(super) dropped_subscriptions: Vec<u64>,
     /// Subscriptions that have room for more items.
     pub(super) credit: Vec<u64>,
     /// Calls whose caller took or gave items.
-    pub(super) streams: Vec<u64>,
+    pub(super) touched: Vec<Arc<PendingCall>>,
+    /// Nobody listens any more.
+    is_over: bool,
 }
 
 impl Signals {
-    pub(super) fn drop_call(&self, id: u64) {
-        self.note(|notes| notes.dropped_calls.push(id));
+    /// Hands a call over; `false` when nobody takes it any more.
+    pub(super) fn add_call(&self, call: Arc<PendingCall>) -> bool {
+        self.note(|notes| {
+            let is_taken = !notes.is_over;
+            if is_taken {
+                notes.calls.push(call);
+            }
+            is_taken
+        })
+    }
+
+    pub(super) fn drop_call(&self, call: &Arc<PendingCall>) {
+        self.note(|notes| notes.dropped_calls.push(Arc::clone(call)));
     }
 
     pub(super) fn drop_subscription(&self, id: u64) {
@@ -50,30 +67,65 @@ impl Signals {
         });
     }
 
-    pub(super) fn touch_stream(&self, id: u64) {
+    pub(super) fn touch_call(&self, call: &Arc<PendingCall>) {
         self.note(|notes| {
-            if !notes.streams.contains(&id) {
-                notes.streams.push(id);
+            if !notes.touched.iter().any(|touched| Arc::ptr_eq(touched, call)) {
+                notes.touched.push(Arc::clone(call));
             }
         });
     }
 
-    fn note(&self, write: impl FnOnce(&mut Notes)) {
-        write(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        self.bell.store(true, Ordering::Release);
-        self.listener.wake();
+    fn note<T>(&self, write: impl FnOnce(&mut Notes) -> T) -> T {
+        let noted = write(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
+        // Whoever rings first wakes: the notes of the others are taken with it.
+        if !self.bell.swap(true, Ordering::AcqRel) {
+            self.listener.wake();
+        }
+        noted
     }
 
     /// Waits for a note. Cancel-safe: the notes stay until they are taken.
     pub(super) async fn wait(&self) {
         poll_fn(|context| {
+            if self.is_rung() {
+                return Poll::Ready(());
+            }
             self.listener.register(context.waker());
-            if self.bell.swap(false, Ordering::AcqRel) { Poll::Ready(()) } else { Poll::Pending }
+            // Rung between the look and the registration.
+            if self.is_rung() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
 
-    pub(super) fn take(&self) -> Notes {
-        std::mem::take(&mut *self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Whether there may be notes.
+    pub(super) fn is_rung(&self) -> bool {
+        self.bell.load(Ordering::Acquire)
+    }
+
+    /// Swaps the notes for `taken`, which is empty and whose memory serves again.
+    pub(super) fn take(&self, taken: &mut Notes) {
+        // First, so that a note that is written after this rings again.
+        self.bell.store(false, Ordering::Release);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *notes, taken);
+    }
+
+    /// Takes no more calls; gives those that nobody has taken.
+    pub(super) fn close(&self) -> Vec<Arc<PendingCall>> {
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = std::mem::take(&mut *notes).calls;
+        notes.is_over = true;
+        calls
+    }
+}
+
+impl Notes {
+    /// Empties what was read, and keeps the memory.
+    pub(super) fn clear(&mut self) {
+        self.calls.clear();
+        self.dropped_calls.clear();
+        self.dropped_subscriptions.clear();
+        self.credit.clear();
+        self.touched.clear();
     }
 }

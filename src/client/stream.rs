@@ -1,7 +1,7 @@
 //! Calls with items: many out, many in, or both, as far as each side gives credit.
 
-use super::calls::{CallCommand, Failed};
 use super::client::{Client, Handle};
+use super::pending::{Answer, PendingCall};
 use super::{Error, IdempotencyKey, Json};
 use crate::wire::envelope::{CLIENT_ITEMS, RpcCall, RpcResponse, SERVER_ITEMS};
 use crate::wire::limits::{CREDIT_MAX, MESSAGE_MAX};
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 /// What a server gives a call with items that names no time itself.
@@ -122,15 +122,15 @@ impl Pipe {
 /// A call with items. Dropping it gives the call up and tells the server so.
 #[derive(Debug)]
 pub struct CallStream {
-    id: u64,
-    handle: Arc<Handle>,
     pipe: Arc<Pipe>,
-    answer: oneshot::Receiver<Result<RpcResponse, Box<Failed>>>,
+    answer: Answer,
     /// The answer, once it is there.
     result: Option<Result<RpcResponse, Error>>,
     deadline: Instant,
     timeout: Duration,
     window: u32,
+    /// Keeps the connection.
+    _handle: Arc<Handle>,
 }
 
 impl Client {
@@ -142,8 +142,6 @@ impl Client {
         let timeout = options.timeout.unwrap_or(STREAM_TIMEOUT);
         let deadline = Instant::now() + timeout;
         let (handle, pipe) = (self.handle(), Arc::new(Pipe::default()));
-        let id = handle.next_id();
-        let (reply, answer) = oneshot::channel();
         let direction = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
         let window = options.window.get().min(CREDIT_MAX);
         let call = RpcCall {
@@ -155,10 +153,9 @@ impl Client {
             credit: if options.receives { window } else { 0 },
             ..RpcCall::default()
         };
-        let command = CallCommand { id, call, deadline, reply, pipe: Some(Arc::clone(&pipe)) };
-        let sent = timeout_at(deadline, handle.send_call(command));
-        sent.await.map_err(|_| Error::Timeout(timeout))??;
-        Ok(CallStream { id, handle, pipe, answer, result: None, deadline, timeout, window })
+        let call = PendingCall::new(call, deadline, timeout, Some(Arc::clone(&pipe)));
+        let answer = handle.make(call).await?;
+        Ok(CallStream { pipe, answer, result: None, deadline, timeout, window, _handle: handle })
     }
 }
 
@@ -178,7 +175,7 @@ impl CallStream {
             };
             if let Some(item) = item {
                 if asks && self.result.is_none() {
-                    self.handle.signals.touch_stream(self.id);
+                    self.answer.touch();
                 }
                 return Ok(Some(Json::new(item)));
             }
@@ -191,7 +188,7 @@ impl CallStream {
             let woken = timeout_at(self.deadline, async {
                 tokio::select! {
                     // An item that came with the answer is taken before it: the loop looks for items first.
-                    answered = answer => *result = Some(outcome(answered)),
+                    answered = answer => *result = Some(answered),
                     () = pipe.readable.notified() => {}
                 }
             });
@@ -222,20 +219,20 @@ impl CallStream {
             let Self { pipe, answer, result, .. } = self;
             let woken = timeout_at(self.deadline, async {
                 tokio::select! {
-                    answered = answer => *result = Some(outcome(answered)),
+                    answered = answer => *result = Some(answered),
                     () = pipe.writable.notified() => {}
                 }
             });
             woken.await.map_err(|_| Error::Timeout(self.timeout))?;
         }
-        self.handle.signals.touch_stream(self.id);
+        self.answer.touch();
         Ok(())
     }
 
     /// Says that there are no more items of this side.
     pub fn end(&mut self) {
         self.pipe.lock().is_ended = true;
-        self.handle.signals.touch_stream(self.id);
+        self.answer.touch();
     }
 
     /// The answer, after the items. Items of the server that were not taken are dropped.
@@ -248,24 +245,6 @@ impl CallStream {
             Some(Ok(response)) => Ok(Json::new(response.result)),
             Some(Err(error)) => Err(error),
             None => Err(Error::Closed),
-        }
-    }
-}
-
-/// The answer, or why there is none.
-fn outcome(
-    answered: Result<Result<RpcResponse, Box<Failed>>, oneshot::error::RecvError>,
-) -> Result<RpcResponse, Error> {
-    match answered {
-        Ok(answer) => answer.map_err(|failed| failed.error),
-        Err(_) => Err(Error::Closed),
-    }
-}
-
-impl Drop for CallStream {
-    fn drop(&mut self) {
-        if self.result.is_none() {
-            self.handle.signals.drop_call(self.id);
         }
     }
 }

@@ -10,7 +10,10 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// The first read: a handshake, or the answer to a small call. An idle connection holds no more than this.
 const READ_MIN: usize = 2 * 1024;
@@ -117,22 +120,16 @@ impl TcpSocket {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_read_ready(context))?;
-            self.input.reserve(self.read_size);
-            match self.stream.try_read_buf(&mut self.input) {
-                Ok(len) => {
-                    if len >= self.read_size {
-                        self.read_size = (self.read_size * 2).min(READ_MAX);
-                    } else if len < self.read_size / 4 {
-                        self.read_size = (self.read_size / 2).max(READ_MIN);
-                    }
-                    return Poll::Ready(Ok(len));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        self.input.reserve(self.read_size);
+        // Not `try_read_buf`: it asks the system once more, to be told that nothing is left.
+        let read = std::pin::pin!(self.stream.read_buf(&mut self.input));
+        let len = ready!(read.poll(context))?;
+        if len >= self.read_size {
+            self.read_size = (self.read_size * 2).min(READ_MAX);
+        } else if len < self.read_size / 4 {
+            self.read_size = (self.read_size / 2).max(READ_MIN);
         }
+        Poll::Ready(Ok(len))
     }
 
     pub(super) fn deliver(&mut self, connection: &mut Connection, now: Duration) {
