@@ -81,6 +81,8 @@ async fn ids_that_a_crash_frees_are_seen_with_their_second_owner() {
     let mut survivor = live(&feed).await;
     let client = world.client().await;
     world.set(&client, "before", "1").await;
+    // Postgres writes a page of its log to disk when that is full, waited for or not: what follows is to fit into one.
+    client.query_one("SELECT pg_switch_wal()", &[]).await.expect("the log goes on in a new file");
     // Ids are taken, and the transactions end: every snapshot from now on has them as seen.
     let mut taken = 0;
     for _ in 0..50 {
