@@ -1,20 +1,14 @@
 //! `raystream call`
 
-use std::io::{self, Read as _};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use super::connect::block_on;
+use super::repeat::{self, RepeatArguments};
 use super::{ConnectArguments, Failure, Output, json};
-use crate::client::{
-    CallOptions, Error, IdempotencyKey, InvalidIdempotencyKey, Options, Response, RetryPolicy,
-};
+use crate::client::{CallOptions, IdempotencyKey, Response};
 use crate::wire::ErrorCode;
-use crate::wire::limits::MESSAGE_MAX;
-
-/// The most that `--retry` takes: with pauses of up to five seconds that is more than an hour.
-const RETRIES_MAX: i64 = 1_000;
 
 /// Call a method and print its result as JSON
 ///
@@ -38,31 +32,8 @@ pub(super) struct CallArguments {
     /// the output is {"result": .., "trailers": {..}}
     #[arg(long)]
     times: bool,
-    /// Name the call by 32 hexadecimal digits, or by new ones (`auto`): sent again, even by another command, it is done
-    /// once
-    #[arg(long, value_name = "HEX|auto")]
-    idempotency_key: Option<Key>,
-    /// Send the call again at most so many times, where that is safe
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=RETRIES_MAX), conflicts_with = "no_retry")]
-    retry: Option<u32>,
-    /// Send the call once
-    #[arg(long)]
-    no_retry: bool,
-}
-
-/// The values of `--idempotency-key`.
-#[derive(Debug, Clone, Copy)]
-enum Key {
-    Auto,
-    Given(IdempotencyKey),
-}
-
-impl std::str::FromStr for Key {
-    type Err = InvalidIdempotencyKey;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Given) }
-    }
+    #[command(flatten)]
+    repeat: RepeatArguments,
 }
 
 /// `KEY=VALUE`, parted at the first sign.
@@ -74,47 +45,22 @@ fn pair(text: &str) -> Result<(String, String), &'static str> {
 }
 
 pub(super) fn run(arguments: &CallArguments, output: &mut Output) -> Result<(), Failure> {
-    let args = json::parse("the argument", arguments.json()?)?;
+    let args = json::parse("the argument", json::text(arguments.args.as_deref().unwrap_or("{}"))?)?;
     let started = Instant::now();
     let timeout = arguments.connect.timeout.get();
-    let key = arguments.key()?;
+    let key = arguments.repeat.key()?;
     let response = block_on(async {
-        let client = arguments.connect.connect(output, |options| arguments.set_retries(options)).await?;
+        let client = arguments.connect.connect(output, |options| arguments.repeat.set(options)).await?;
         let left = timeout.saturating_sub(started.elapsed());
         let options = arguments.options(key, left);
         let result = client.call_response(&arguments.method, args, options).await;
         client.close().await;
-        result.map_err(|error| failure(error, key))
+        result.map_err(|error| repeat::failure(error, key))
     })?;
     arguments.print(&response, output)
 }
 
-/// What a caller with a key can do when nobody knows whether the call was done.
-fn failure(error: Error, key: Option<IdempotencyKey>) -> Failure {
-    let is_open = matches!(error.code(), Some(ErrorCode::UNKNOWN_OUTCOME | ErrorCode::TIMEOUT));
-    let hint = key.filter(|_| is_open);
-    let hint = hint
-        .map(|key| format!("with --idempotency-key {key} the same call can be sent again and is done once"));
-    Failure::from(error).with_optional_hint(hint)
-}
-
 impl CallArguments {
-    fn key(&self) -> Result<Option<IdempotencyKey>, Failure> {
-        Ok(match self.idempotency_key {
-            None => None,
-            Some(Key::Given(key)) => Some(key),
-            Some(Key::Auto) => Some(IdempotencyKey::random()?),
-        })
-    }
-
-    fn set_retries(&self, options: &mut Options) {
-        if let Some(retries) = if self.no_retry { Some(0) } else { self.retry } {
-            options.retry = RetryPolicy { attempts_max: retries.saturating_add(1), ..RetryPolicy::default() };
-            // There is one call, and the user has said what may be spent on it.
-            options.retry_budget.reserve = retries;
-        }
-    }
-
     fn options(&self, idempotency_key: Option<IdempotencyKey>, timeout: Duration) -> CallOptions {
         let (metadata, times) = (self.metadata.clone(), self.times);
         CallOptions { timeout: Some(timeout), idempotency_key, metadata, times, retry: None }
@@ -141,25 +87,6 @@ impl CallArguments {
         }
         Ok(())
     }
-
-    /// The text of the arguments.
-    fn json(&self) -> Result<String, Failure> {
-        match self.args.as_deref() {
-            None => Ok("{}".to_owned()),
-            Some("-") => {
-                // One byte over the limit is enough to know.
-                let limit = u64::try_from(MESSAGE_MAX).unwrap_or(u64::MAX).saturating_add(1);
-                let mut text = String::new();
-                let read = io::stdin().lock().take(limit).read_to_string(&mut text);
-                read.map_err(|error| {
-                    let message = format!("standard input cannot be read as text: {error}");
-                    Failure::answered(ErrorCode::INVALID_REQUEST, message)
-                })?;
-                Ok(text)
-            }
-            Some(text) => Ok(text.to_owned()),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -171,14 +98,5 @@ mod tests {
         assert_eq!(pair("trace=a=b"), Ok(("trace".to_owned(), "a=b".to_owned())));
         assert_eq!(pair("empty="), Ok(("empty".to_owned(), String::new())));
         assert!(pair("=x").is_err() && pair("x").is_err() && pair("").is_err());
-    }
-
-    #[test]
-    fn what_may_have_been_done_comes_with_the_key_to_repeat_it() {
-        let key = IdempotencyKey([0xab; 16]);
-        let failed = || Error::Timeout(Duration::from_secs(1));
-        assert!(format!("{:?}", failure(failed(), Some(key))).contains(&"ab".repeat(16)));
-        assert!(!format!("{:?}", failure(failed(), None)).contains("--idempotency-key"));
-        assert!(!format!("{:?}", failure(Error::TooLarge, Some(key))).contains(&"ab".repeat(16)));
     }
 }

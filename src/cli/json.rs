@@ -2,11 +2,31 @@
 
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::io::{self, Read as _};
 
 use super::Failure;
 use crate::client::Json;
 use crate::wire::ErrorCode;
 use crate::wire::limits::MESSAGE_MAX;
+
+/// An argument as it stands, or standard input where it is `-`.
+///
+/// # Errors
+/// INVALID_REQUEST when standard input is no text.
+pub(super) fn text(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    // One byte over the limit is enough to know.
+    let limit = u64::try_from(MESSAGE_MAX).unwrap_or(u64::MAX).saturating_add(1);
+    let mut text = String::new();
+    let read = io::stdin().lock().take(limit).read_to_string(&mut text);
+    read.map_err(|error| {
+        let message = format!("standard input cannot be read as text: {error}");
+        Failure::answered(ErrorCode::INVALID_REQUEST, message)
+    })?;
+    Ok(text)
+}
 
 /// Takes text of the user as it is, once it is known to be JSON.
 ///

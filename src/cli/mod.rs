@@ -14,6 +14,7 @@ mod output;
 mod ping;
 mod pubkey;
 mod query;
+mod repeat;
 mod runtime;
 mod serve;
 mod sub;
