@@ -51,5 +51,5 @@ pub use reconnect::ReconnectPolicy;
 pub use response::Response;
 pub use retry::{RetryBudget, RetryPolicy};
 pub use stream::{CallStream, StreamOptions};
-pub use subscription::{Change, Item, SubscribeOptions, Subscription};
+pub use subscription::{Change, Item, Source, SubscribeOptions, Subscription};
 pub use url::{DEFAULT_PORT, DEFAULT_WEBSOCKET_PATH, ServerUrl, Transport, UrlError};

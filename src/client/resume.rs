@@ -3,7 +3,7 @@
 use super::error::{CallError, Error};
 use super::link::Link;
 use super::reconnect::{Backoff, ReconnectPolicy};
-use super::subscription::{Item, Queue, SubscribeOptions};
+use super::subscription::{Item, Queue, Source, SubscribeOptions};
 use crate::conn::ApiMisuse;
 use crate::wire::ErrorCode;
 use crate::wire::envelope::{Event as EventMessage, EventKind, Overflow, RpcError, Subscribe, Subscribed};
@@ -75,13 +75,18 @@ impl Entry {
 
     fn request(&mut self) -> Subscribe {
         self.credit = self.queue.room(0);
+        let (table, topic) = match self.options.source.clone() {
+            Source::Table(table) => (table, None),
+            Source::Topic(topic) => (String::new(), Some(topic)),
+        };
         Subscribe {
-            table: self.options.table.clone(),
+            table,
             filter: self.options.filter.clone().map(super::Json::into_bytes).unwrap_or_default(),
             cursor: self.resume.clone(),
             snapshot: self.options.snapshot,
             overflow: self.options.overflow,
             credit: u32::try_from(self.credit).unwrap_or(u32::MAX),
+            topic,
         }
     }
 

@@ -33,19 +33,30 @@ use std::{
 /// holds.
 const WINDOW: NonZeroU16 = NonZeroU16::new(512).expect("512 is not zero");
 
+/// What a subscription reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The documents of a table.
+    Table(String),
+    /// The events of a topic.
+    Topic(String),
+}
+
 /// What to subscribe to.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SubscribeOptions {
-    /// The table.
-    pub table: String,
-    /// A JSON object; only documents that contain it count (Postgres `@>`). `None`: all.
+    /// The table or the topic.
+    pub source: Source,
+    /// A JSON object; only documents, or events, that contain it count (Postgres `@>`). `None`: all.
     pub filter: Option<Json>,
     /// Go on after this position; then there is no snapshot at first.
     pub cursor: Option<String>,
-    /// Whether the documents that are there come first: at the start without a cursor, and after a reset.
+    /// Whether the documents that are there come first: at the start without a cursor, and after a reset. That of a topic
+    /// is empty.
     pub snapshot: bool,
-    /// What the server does when this client falls behind.
+    /// What the server does when this client falls behind. For a topic it refuses [`Overflow::Conflate`] and
+    /// [`Overflow::Resnapshot`].
     pub overflow: Overflow,
     /// Items that may be on their way or queued here. Each may be as long as a message (1 MiB).
     pub window: NonZeroU16,
@@ -55,13 +66,18 @@ impl SubscribeOptions {
     /// The whole table, its snapshot first.
     pub fn new(table: impl Into<String>) -> Self {
         Self {
-            table: table.into(),
+            source: Source::Table(table.into()),
             filter: None,
             cursor: None,
             snapshot: true,
             overflow: Overflow::Close,
             window: WINDOW,
         }
+    }
+
+    /// The events that are published to a topic from now on.
+    pub fn topic(topic: impl Into<String>) -> Self {
+        Self { source: Source::Topic(topic.into()), snapshot: false, ..Self::new("") }
     }
 }
 
@@ -92,7 +108,7 @@ pub enum Item {
     },
 }
 
-/// A document, or a change of one.
+/// A document, a change of one, or an event of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Change {
@@ -100,13 +116,13 @@ pub struct Change {
     pub cursor: String,
     /// What happened, judged by the filter before and after.
     pub kind: EventKind,
-    /// Which document.
+    /// Which document, or which event.
     pub id: String,
-    /// The document after the change.
+    /// The document after the change, or the event.
     pub data: Option<Json>,
     /// The document before the change.
     pub old: Option<Json>,
-    /// Its version after the change.
+    /// Its version after the change; 0 for an event.
     pub version: u64,
     /// Events of this subscription that the server dropped so far ([`Overflow::DropOldest`], [`Overflow::Resnapshot`]), or
     /// merged into a later one of the same document ([`Overflow::Conflate`]).

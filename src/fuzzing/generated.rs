@@ -106,6 +106,7 @@ impl Generated for Subscribe {
             snapshot: table.snapshot(),
             overflow: table.overflow(),
             credit: table.credit(),
+            topic: table.topic().map(str::to_owned),
         })
     }
 }

@@ -270,6 +270,7 @@ impl Machine {
             snapshot: true,
             overflow: Overflow::Close,
             credit,
+            topic: None,
         };
         if let Ok(stream) = self.client.connection.subscribe(&subscribe) {
             let credit = u64::from(credit);

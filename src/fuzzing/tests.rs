@@ -175,6 +175,7 @@ fn subscribe() -> Subscribe {
         snapshot: true,
         overflow: Overflow::DropOldest,
         credit: 8,
+        topic: None,
     }
 }
 
@@ -392,7 +393,10 @@ fn seeds() -> Seeds {
     seeds.insert("connection", connection_seeds());
     let envelopes = (0_u8..).zip(envelopes());
     let picked = envelopes.map(|(pick, (name, bytes))| (name.to_owned(), [&[pick], &bytes[..]].concat()));
-    seeds.insert("envelope", picked.collect());
+    let mut picked: Vec<_> = picked.collect();
+    let to_topic = Subscribe { table: String::new(), topic: Some("weather".into()), ..subscribe() };
+    picked.push(("subscribe_to_a_topic".to_owned(), [&[3], &message(&to_topic)[..]].concat()));
+    seeds.insert("envelope", picked);
     seeds
 }
 

@@ -1143,6 +1143,7 @@ impl<'a> Subscribe<'a> {
   pub const VT_SNAPSHOT: ::flatbuffers::VOffsetT = 10;
   pub const VT_OVERFLOW: ::flatbuffers::VOffsetT = 12;
   pub const VT_CREDIT: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TOPIC: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1154,6 +1155,7 @@ impl<'a> Subscribe<'a> {
     args: &'args SubscribeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Subscribe<'bldr>> {
     let mut builder = SubscribeBuilder::new(_fbb);
+    if let Some(x) = args.topic { builder.add_topic(x); }
     builder.add_credit(args.credit);
     if let Some(x) = args.cursor { builder.add_cursor(x); }
     if let Some(x) = args.filter { builder.add_filter(x); }
@@ -1164,7 +1166,7 @@ impl<'a> Subscribe<'a> {
   }
 
 
-  /// A table, or a topic.
+  /// A table; empty with a topic.
   #[inline]
   pub fn table(&self) -> &'a str {
     // Safety:
@@ -1211,6 +1213,14 @@ impl<'a> Subscribe<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Subscribe::VT_CREDIT, Some(0)).unwrap()}
   }
+  /// A topic, instead of a table.
+  #[inline]
+  pub fn topic(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Subscribe::VT_TOPIC, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -1225,6 +1235,7 @@ impl ::flatbuffers::Verifiable for Subscribe<'_> {
      .visit_field::<bool>("snapshot", Self::VT_SNAPSHOT, false)?
      .visit_field::<Overflow>("overflow", Self::VT_OVERFLOW, false)?
      .visit_field::<u32>("credit", Self::VT_CREDIT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("topic", Self::VT_TOPIC, false)?
      .finish();
     Ok(())
   }
@@ -1236,6 +1247,7 @@ pub struct SubscribeArgs<'a> {
     pub snapshot: bool,
     pub overflow: Overflow,
     pub credit: u32,
+    pub topic: Option<::flatbuffers::WIPOffset<&'a str>>,
 }
 impl<'a> Default for SubscribeArgs<'a> {
   #[inline]
@@ -1247,6 +1259,7 @@ impl<'a> Default for SubscribeArgs<'a> {
       snapshot: true,
       overflow: Overflow::Close,
       credit: 0,
+      topic: None,
     }
   }
 }
@@ -1281,6 +1294,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribeBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Subscribe::VT_CREDIT, credit, 0);
   }
   #[inline]
+  pub fn add_topic(&mut self, topic: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Subscribe::VT_TOPIC, topic);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SubscribeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SubscribeBuilder {
@@ -1305,6 +1322,7 @@ impl ::core::fmt::Debug for Subscribe<'_> {
       ds.field("snapshot", &self.snapshot());
       ds.field("overflow", &self.overflow());
       ds.field("credit", &self.credit());
+      ds.field("topic", &self.topic());
       ds.finish()
   }
 }

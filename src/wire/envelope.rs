@@ -86,7 +86,7 @@ pub struct Publish {
 /// SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe {
-    /// The table, or the topic.
+    /// The table; empty with a topic.
     pub table: String,
     /// A JSON object, or nothing.
     pub filter: Bytes,
@@ -98,6 +98,8 @@ pub struct Subscribe {
     pub overflow: Overflow,
     /// Items the server may send before the first CREDIT.
     pub credit: u32,
+    /// The topic, instead of a table.
+    pub topic: Option<String>,
 }
 
 /// SUBSCRIBED.
@@ -424,6 +426,7 @@ impl Envelope for Subscribe {
             snapshot: table.bool(Slot::VT_SNAPSHOT, true)?,
             overflow,
             credit: table.u32(Slot::VT_CREDIT)?,
+            topic: table.optional_text(Slot::VT_TOPIC, NAME_MAX, "topic")?,
         })
     }
 
@@ -441,6 +444,7 @@ impl Envelope for Subscribe {
             (Slot::VT_SNAPSHOT, if self.snapshot { Value::Absent } else { Value::U8(0) }),
             (Slot::VT_OVERFLOW, Value::u8(self.overflow.0)),
             (Slot::VT_CREDIT, Value::u32(self.credit)),
+            (Slot::VT_TOPIC, self.topic.as_deref().map_or(Value::Absent, Value::Text)),
         ];
         flatbuffer::write(out, fields);
     }
@@ -563,6 +567,7 @@ mod tests {
             snapshot: false,
             overflow: Overflow::DropOldest,
             credit: 5,
+            topic: Some("w".into()),
         });
         round_trip(&Subscribed { cursor: "c".into(), snapshot_end: true });
         round_trip(&Event {

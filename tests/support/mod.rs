@@ -192,6 +192,7 @@ pub fn subscribe(table: &str, credit: u32) -> Subscribe {
         snapshot: true,
         overflow: Overflow::Close,
         credit,
+        topic: None,
     }
 }
 

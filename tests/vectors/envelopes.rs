@@ -64,6 +64,7 @@ pub(crate) fn subscribe() -> Subscribe {
         snapshot: false,
         overflow: Overflow::DropOldest,
         credit: 256,
+        topic: None,
     }
 }
 
@@ -168,6 +169,7 @@ impl Fields for Subscribe {
             ("snapshot", self.snapshot.into()),
             ("overflow", self.overflow.variant_name().unwrap().into()),
             ("credit", self.credit.into()),
+            ("topic", self.topic.clone().into()),
         ]
     }
 }
@@ -259,11 +261,16 @@ fn vectors() -> Vec<Json> {
         taken("error without details", &support::rpc_error(ErrorCode::NOT_FOUND, "no such table")),
         taken("subscription from a cursor", &subscribe()),
         taken("subscription with a snapshot", &support::subscribe("tasks", 1)),
+        taken(
+            "subscription to a topic",
+            &Subscribe { topic: Some("weather".into()), ..support::subscribe("", 1) },
+        ),
         taken("subscribed", &support::subscribed("MDAwMQ")),
         taken("end of a snapshot", &subscribed()),
         taken("update", &event()),
         taken("insert", &Event { kind: EventKind::Insert, old: None, ..event() }),
         taken("delete", &Event { kind: EventKind::Delete, data: None, ..event() }),
+        taken("event of a topic", &Event { kind: EventKind::Publish, old: None, version: 0, ..event() }),
         taken("update whose old image is left out", &Event { old: None, omitted: OMITTED_OLD, ..event() }),
         refused::<RpcCall>("empty message", "VAL-1", &[]),
         refused::<RpcCall>("garbage", "VAL-1", b"this is no envelope"),
@@ -290,6 +297,11 @@ fn vectors() -> Vec<Json> {
             "table of 129 bytes",
             "VAL-3",
             &message(&support::subscribe(&"t".repeat(129), 0)),
+        ),
+        refused::<Subscribe>(
+            "topic of 129 bytes",
+            "VAL-3",
+            &message(&Subscribe { topic: Some("t".repeat(129)), ..support::subscribe("", 0) }),
         ),
         refused::<RpcCall>(
             "33 entries of metadata",
@@ -338,5 +350,5 @@ fn envelopes_json_reads_back() {
         assert_eq!(is_taken, vector["refused"] != true, "{}", vector["name"]);
         seen += 1;
     }
-    assert_eq!(seen, 32);
+    assert_eq!(seen, 35);
 }

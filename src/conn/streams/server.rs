@@ -389,6 +389,7 @@ mod tests {
             snapshot: true,
             overflow: Overflow::Close,
             credit,
+            topic: None,
         })
     }
 
