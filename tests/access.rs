@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use raystream::api::{Caller, Clock, Context, Router, sys_router};
 use raystream::auth::{
-    Access, AccessConfig, AccessHandle, Principal, TableRight, authorise_call, authorise_connection,
-    authorise_event, authorise_table,
+    Access, AccessConfig, AccessHandle, Principal, TableRight, TopicRight, authorise_call,
+    authorise_connection, authorise_event, authorise_table, authorise_topic,
 };
 use raystream::noise::PublicKey;
 use raystream::rpc::{Call, ConnectionId, Encoding, Items, Reply, Status};
@@ -156,6 +156,27 @@ fn a_grant_of_tables_grants_no_method_and_the_other_way_round() {
     let text = "anonymous = ['r']\n[roles.r]\nmethods = ['*']";
     let access = Access::compile(&toml::from_str(text).expect("TOML")).expect("sound");
     assert!(authorise_event(&access, &Principal::anonymous(), "news").is_err());
+}
+
+#[test]
+fn rights_on_topics_are_of_topics_only_and_of_each_name_apart() {
+    let text = "anonymous = ['r', 's']\n[roles.r]\ntopics = { a = ['publish'], b = [], '*' = ['subscribe'] }\n\
+                tables = { t = ['read', 'write'] }\n[roles.s]\ntopics = { c = ['publish', 'subscribe'] }";
+    let access = Access::compile(&toml::from_str(text).expect("TOML")).expect("sound");
+    let may = |topic, right| authorise_topic(&access, &Principal::anonymous(), topic, right).is_ok();
+    for (topic, publish) in [("a", true), ("b", false), ("c", true), ("t", false), ("no_such", false)] {
+        assert_eq!(may(topic, TopicRight::Publish), publish, "{topic}");
+        assert!(may(topic, TopicRight::Subscribe), "{topic}");
+        assert!(
+            authorise_topic(&access, &key(1), topic, TopicRight::Subscribe).is_err(),
+            "{topic} for a stranger"
+        );
+    }
+    assert!(authorise_event(&access, &Principal::anonymous(), "a").is_err(), "a table of the name");
+    assert!(authorise_topic(&Access::everything(), &key(5), "a", TopicRight::Publish).is_ok());
+    assert!(authorise_topic(&Access::nothing(), &key(5), "a", TopicRight::Subscribe).is_err());
+    let wrong = toml::from_str::<AccessConfig>("[roles.app]\ntopics = { a = ['read'] }");
+    assert!(wrong.is_err());
 }
 
 #[test]

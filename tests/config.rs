@@ -135,7 +135,7 @@ fn every_wrong_value_is_found_in_one_run() {
         "listen = 'nowhere'\n[limits]\nconnections = 'many'\ncalls_per_connection = 70000\nhandshake_deadline = 3\n\
          heartbeat = '50s'\nhalf_open = 0\n[log]\nformat = 'xml'\nlevel = 'a=b=c'\n[suites]\nallowed = ['NK_ChaCha']\n\
          [websocket]\norigins = ['app.example.com']\n[database]\nurl = 'host'\n[access]\nanonymous = ['ghost']\n\
-         [access.roles.r.tables]\n'a\"b' = ['read']\n",
+         [access.roles.r.tables]\n'a\"b' = ['read']\n[access.roles.r.topics]\n'a.*' = ['publish']\n'a.b' = []\n",
     );
     for expected in [
         "raystream.toml:1: listen: ",
@@ -151,10 +151,11 @@ fn every_wrong_value_is_found_in_one_run() {
         "raystream.toml:16: database.url: cannot be read as a Postgres URL",
         "raystream.toml:18: access.anonymous: there is no role `ghost`",
         "raystream.toml:20: access.roles.r.tables.a\"b: ",
+        "raystream.toml:22: access.roles.r.topics.a.*: a topic's name is 1 to 128 letters",
     ] {
         assert!(found.iter().any(|fault| fault.starts_with(expected)), "{expected} is not in {found:#?}");
     }
-    assert_eq!(found.len(), 13, "{found:#?}");
+    assert_eq!(found.len(), 14, "{found:#?}");
 }
 
 #[test]
@@ -191,6 +192,7 @@ methods = ["sys.*"]
 [access.roles.app]
 methods = ["*"]
 tables = { "*" = ["read"], orders = ["read", "write"] }
+topics = { "orders.made" = ["publish"], "*" = ["subscribe"] }
 "#;
 
 #[test]

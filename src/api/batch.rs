@@ -83,7 +83,7 @@ fn judge(context: &Context, call: Written<'_>) -> Result<Step, Status> {
         Some(args) => args.to_owned(),
         None => RawValue::from_string("{}".to_owned()).expect("this is JSON"),
     };
-    // The table is never a reference: who may use it is known before anything is done.
+    // The table or topic is never a reference: who may use it is known before anything is done.
     method.authorise(context, args.get())?;
     Ok(Step { method, name: call.method.into_owned(), args })
 }

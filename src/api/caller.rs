@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::auth::{self, AccessHandle, AuthorisedTable, Denied, Principal, TableRight};
+use crate::auth::{
+    self, AccessHandle, AuthorisedTable, AuthorisedTopic, Denied, Principal, TableRight, TopicRight,
+};
 use crate::rpc::{self, Status};
 
 /// The identity of a connection and the rules it is judged by. One per connection, shared by its calls.
@@ -32,6 +34,15 @@ impl Caller {
         right: TableRight,
     ) -> Result<AuthorisedTable<T>, Status> {
         Ok(auth::authorise_table(&self.access.load(), &self.principal, table, right)?)
+    }
+
+    /// Whether the topic is granted now.
+    pub(super) fn authorise_topic<T: AsRef<str>>(
+        &self,
+        topic: T,
+        right: TopicRight,
+    ) -> Result<AuthorisedTopic<T>, Status> {
+        Ok(auth::authorise_topic(&self.access.load(), &self.principal, topic, right)?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The methods on documents as a set: their names, the rights they need, and running one by its name.
+//! The methods on documents, and the one on topics, as a set: their names, the rights they need, and running one by its name.
 
 use std::borrow::Cow;
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::caller::Context;
-use super::tables;
+use super::{tables, topics};
 use crate::auth::TableRight;
 use crate::rpc::{Call, Status};
 use crate::store::{Lane, Scope, Store};
 
-/// A method on documents.
+/// A method that a batch may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
@@ -26,6 +26,7 @@ pub(super) enum Method {
     Ptr,
     Create,
     List,
+    Publish,
 }
 
 impl Method {
@@ -44,6 +45,7 @@ impl Method {
             "table.ptr" => Self::Ptr,
             "table.create" => Self::Create,
             "table.list" => Self::List,
+            topics::PUBLISH => Self::Publish,
             _ => return None,
         })
     }
@@ -54,13 +56,17 @@ impl Method {
             Self::Get | Self::Query | Self::Count | Self::Ptr => &[TableRight::Read],
             Self::Set | Self::Update | Self::Delete | Self::Push | Self::Create => &[TableRight::Write],
             Self::Pop | Self::Shift => &[TableRight::Read, TableRight::Write],
-            Self::List => &[],
+            // An event is of no table.
+            Self::List | Self::Publish => &[],
         }
     }
 
     /// Judges the caller by the arguments as they stand, before anything is done: for calls that may be answered without
     /// running the method. The method itself judges again.
     pub(super) fn authorise(self, context: &Context, args: &str) -> Result<(), Status> {
+        if self == Self::Publish {
+            return topics::authorise(context, args);
+        }
         let rights = self.rights();
         if rights.is_empty() {
             return Ok(());
@@ -88,6 +94,7 @@ impl Method {
             Self::Ptr => tables::ptr(store, context, call).await,
             Self::Create => tables::create(store, context, call).await,
             Self::List => tables::list(store, context, call).await,
+            Self::Publish => topics::publish(store, context, call).await,
         }
     }
 }

@@ -11,6 +11,7 @@ mod store_status;
 mod streams;
 mod sys;
 mod tables;
+mod topics;
 
 use std::sync::Arc;
 
@@ -25,8 +26,9 @@ pub use batch::{BATCH_ARGS_MAX, BATCH_CALLS_MAX};
 pub use caller::{Caller, Context, Router};
 pub use reply::RESULT_MAX;
 pub use sys::{Clock, PROTOCOL};
+pub use topics::{PUBLISH, publish_args};
 
-/// The server's router: `sys.*` and `table.*`, each call authorised before its method is looked up.
+/// The server's router: `sys.*`, `table.*` and `topic.*`, each call authorised before its method is looked up.
 pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
     with_sys(rpc::Router::builder(), clock)
         .method("table.get", on(store, tables::get))
@@ -43,6 +45,7 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method("table.create", writing(store, Method::Create))
         .method("table.list", on(store, tables::list))
         .method("table.batch", on(store, batch::batch))
+        .method(PUBLISH, writing(store, Method::Publish))
         .build()
         .expect("every name is given once in this function")
 }

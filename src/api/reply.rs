@@ -38,6 +38,11 @@ impl Json {
         self
     }
 
+    /// The finished value, which is no result but arguments, whatever its length: theirs has a limit elsewhere.
+    pub(super) fn into_bytes(self) -> Bytes {
+        Bytes::from(self.0)
+    }
+
     /// The finished value, or PAYLOAD_TOO_LARGE when no message could carry it.
     pub(super) fn finish(self) -> Result<Bytes, Status> {
         if self.0.len() > RESULT_MAX {

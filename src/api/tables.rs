@@ -39,7 +39,7 @@ fn id(args: &Args<'_>) -> Result<DocumentId, Status> {
 }
 
 /// Who is recorded beside the write.
-fn writer(context: &Context) -> Writer<'_> {
+pub(super) fn writer(context: &Context) -> Writer<'_> {
     Writer::new(context.caller.principal.name())
 }
 

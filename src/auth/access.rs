@@ -23,8 +23,9 @@ use crate::noise::PublicKey;
 /// tables = { news = ["read"] }
 ///
 /// [access.roles.app]
-/// methods = ["table.*"]                         # a star only at the end
+/// methods = ["table.*", "topic.publish"]        # a star only at the end
 /// tables = { "*" = ["read"], orders = ["read", "write"] }
+/// topics = { "orders.created" = ["publish", "subscribe"] }
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +46,8 @@ pub struct RoleConfig {
     pub methods: Vec<String>,
     /// Table name, or `*` for every table, to rights. `read` also covers subscriptions.
     pub tables: BTreeMap<String, Vec<TableRight>>,
+    /// Topic name, or `*` for every topic, to rights. Who publishes needs the method `topic.publish` too.
+    pub topics: BTreeMap<String, Vec<TopicRight>>,
 }
 
 /// What may be done to a table.
@@ -62,6 +65,25 @@ impl fmt::Display for TableRight {
         f.write_str(match self {
             Self::Read => "read",
             Self::Write => "write",
+        })
+    }
+}
+
+/// What may be done with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicRight {
+    /// Put events into it.
+    Publish,
+    /// See its events.
+    Subscribe,
+}
+
+impl fmt::Display for TopicRight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Publish => "publish",
+            Self::Subscribe => "subscribe",
         })
     }
 }
@@ -143,7 +165,11 @@ impl Access {
     }
 
     pub(super) fn may_use(&self, principal: &Principal, table: &str, right: TableRight) -> bool {
-        self.everything || self.grant_of(principal).is_some_and(|grant| grant.allows_table(table, right))
+        self.everything || self.grant_of(principal).is_some_and(|grant| grant.tables.allow(table, right))
+    }
+
+    pub(super) fn may_use_topic(&self, principal: &Principal, topic: &str, right: TopicRight) -> bool {
+        self.everything || self.grant_of(principal).is_some_and(|grant| grant.topics.allow(topic, right))
     }
 
     /// A key that is named nowhere is not anonymous: it gets nothing.
@@ -162,29 +188,36 @@ struct Grant {
     methods: HashSet<Box<str>>,
     /// What stood before a `*`; the empty prefix is every method.
     prefixes: Vec<Box<str>>,
-    tables: HashMap<Box<str>, Rights>,
-    every_table: Rights,
+    tables: NamedRights<TableRight>,
+    topics: NamedRights<TopicRight>,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
-struct Rights {
-    read: bool,
-    write: bool,
+/// Rights by the name of what they are for.
+#[derive(Debug)]
+struct NamedRights<R> {
+    named: HashMap<Box<str>, Vec<R>>,
+    /// Those for every name.
+    every: Vec<R>,
 }
 
-impl Rights {
-    fn add(&mut self, right: TableRight) {
-        match right {
-            TableRight::Read => self.read = true,
-            TableRight::Write => self.write = true,
+impl<R> Default for NamedRights<R> {
+    fn default() -> Self {
+        Self { named: HashMap::new(), every: Vec::new() }
+    }
+}
+
+impl<R: Copy + PartialEq> NamedRights<R> {
+    fn add(&mut self, granted: &BTreeMap<String, Vec<R>>) {
+        for (name, rights) in granted {
+            match name.as_str() {
+                "*" => self.every.extend(rights),
+                name => self.named.entry(name.into()).or_default().extend(rights),
+            }
         }
     }
 
-    fn has(self, right: TableRight) -> bool {
-        match right {
-            TableRight::Read => self.read,
-            TableRight::Write => self.write,
-        }
+    fn allow(&self, name: &str, right: R) -> bool {
+        self.every.contains(&right) || self.named.get(name).is_some_and(|rights| rights.contains(&right))
     }
 }
 
@@ -198,21 +231,12 @@ impl Grant {
                 }
             }
         }
-        for (table, rights) in &role.tables {
-            let granted = match table.as_str() {
-                "*" => &mut self.every_table,
-                name => self.tables.entry(name.into()).or_default(),
-            };
-            rights.iter().for_each(|right| granted.add(*right));
-        }
+        self.tables.add(&role.tables);
+        self.topics.add(&role.topics);
     }
 
     fn allows_method(&self, method: &str) -> bool {
         self.methods.contains(method) || self.prefixes.iter().any(|prefix| method.starts_with(&**prefix))
-    }
-
-    fn allows_table(&self, table: &str, right: TableRight) -> bool {
-        self.every_table.has(right) || self.tables.get(table).is_some_and(|rights| rights.has(right))
     }
 }
 

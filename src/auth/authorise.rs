@@ -1,10 +1,10 @@
 //! The one place where something is allowed.
 //!
-//! Every connection, every call, every table a call or a subscription touches and every event that is handed out is
-//! judged here, by identity and rules, before anything is looked up. So an answer never tells whether a method, a table
+//! Every connection, every call, every table or topic a call or a subscription touches and every event that is handed out
+//! is judged here, by identity and rules, before anything is looked up. So an answer never tells whether a method, a table
 //! or a document exists to somebody who may not know.
 
-use super::{Access, Principal, TableRight};
+use super::{Access, Principal, TableRight, TopicRight};
 use crate::wire::registry::ErrorCode;
 
 /// A refusal: what to answer.
@@ -39,6 +39,31 @@ impl<T> AuthorisedTable<T> {
     }
 
     /// The table, by value.
+    pub fn into_name(self) -> T {
+        self.name
+    }
+}
+
+/// A topic that somebody may use, with the right they were judged for: as [`AuthorisedTable`], and only [`authorise_topic`]
+/// makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorisedTopic<T> {
+    name: T,
+    right: TopicRight,
+}
+
+impl<T> AuthorisedTopic<T> {
+    /// The topic.
+    pub fn name(&self) -> &T {
+        &self.name
+    }
+
+    /// What was granted.
+    pub fn right(&self) -> TopicRight {
+        self.right
+    }
+
+    /// The topic, by value.
     pub fn into_name(self) -> T {
         self.name
     }
@@ -85,4 +110,20 @@ pub fn authorise_table<T: AsRef<str>>(
 /// with the identity of the connection and not with what was true when it subscribed.
 pub fn authorise_event(access: &Access, principal: &Principal, table: &str) -> Result<(), Denied> {
     authorise_table(access, principal, table, TableRight::Read).map(|_| ())
+}
+
+/// Whether events may be published to the topic, or seen. A topic that nobody has used is judged like any other.
+pub fn authorise_topic<T: AsRef<str>>(
+    access: &Access,
+    principal: &Principal,
+    topic: T,
+    right: TopicRight,
+) -> Result<AuthorisedTopic<T>, Denied> {
+    if access.may_use_topic(principal, topic.as_ref(), right) {
+        return Ok(AuthorisedTopic { name: topic, right });
+    }
+    Err(Denied {
+        code: ErrorCode::PERMISSION_DENIED,
+        message: format!("you may not {right} to the topic `{}`", topic.as_ref()),
+    })
 }

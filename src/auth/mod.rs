@@ -9,9 +9,10 @@ pub mod authorise;
 mod handle;
 mod principal;
 
-pub use access::{Access, AccessConfig, AccessFault, RoleConfig, TableRight};
+pub use access::{Access, AccessConfig, AccessFault, RoleConfig, TableRight, TopicRight};
 pub use authorise::{
-    AuthorisedTable, Denied, authorise_call, authorise_connection, authorise_event, authorise_table,
+    AuthorisedTable, AuthorisedTopic, Denied, authorise_call, authorise_connection, authorise_event,
+    authorise_table, authorise_topic,
 };
 pub use handle::AccessHandle;
 pub use principal::Principal;

@@ -13,6 +13,7 @@ mod keygen;
 mod output;
 mod ping;
 mod pubkey;
+mod publish;
 mod query;
 mod repeat;
 mod runtime;
@@ -94,6 +95,7 @@ enum Command {
     Call(call::CallArguments),
     Query(query::QueryArguments),
     Import(import::ImportArguments),
+    Publish(publish::PublishArguments),
     Sub(sub::SubArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
@@ -132,6 +134,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Call(arguments) => call::run(&arguments, output),
         Command::Query(arguments) => query::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
+        Command::Publish(arguments) => publish::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),

@@ -11,7 +11,7 @@ use crate::wire::ErrorCode;
 /// Bytes of lines that are gathered before they are written: a reader on the other end of a pipe gets them soon.
 const BATCH_MAX: usize = 64 * 1024;
 
-/// Watch a table: one JSON object a line, first what is there, then every change
+/// Watch a table or a topic: one JSON object a line, first what is there, then every change or event
 ///
 /// After a lost connection it goes on where it was; nothing is missed. Each line has a cursor for --from.
 #[derive(Debug, Args)]
@@ -19,9 +19,12 @@ pub(super) struct SubArguments {
     #[command(flatten)]
     connect: ConnectArguments,
     /// The table
-    #[arg(value_name = "TABLE")]
-    table: String,
-    /// Only documents that contain this JSON object
+    #[arg(value_name = "TABLE", required_unless_present = "topic")]
+    table: Option<String>,
+    /// A topic instead of a table: its events from now on
+    #[arg(long, value_name = "NAME", conflicts_with = "table")]
+    topic: Option<String>,
+    /// Only documents or events that contain this JSON object
     #[arg(long, value_name = "JSON")]
     filter: Option<String>,
     /// Go on after the line with this cursor
@@ -202,10 +205,13 @@ fn write_change(kind_of_line: &str, change: &Change, lines: &mut String) -> Resu
 
 impl SubArguments {
     fn options(&self) -> Result<SubscribeOptions, Failure> {
-        let mut options = SubscribeOptions::new(self.table.clone());
+        let mut options = match (&self.topic, &self.table) {
+            (Some(topic), _) => SubscribeOptions::topic(topic),
+            (None, table) => SubscribeOptions::new(table.as_deref().unwrap_or_default()),
+        };
+        options.snapshot &= !self.no_snapshot;
         options.filter = self.filter.clone().map(|filter| json::parse("the filter", filter)).transpose()?;
         options.cursor.clone_from(&self.from);
-        options.snapshot = !self.no_snapshot;
         options.overflow = match self.overflow {
             OverflowPolicy::Close => Overflow::Close,
             OverflowPolicy::DropOldest => Overflow::DropOldest,

@@ -174,7 +174,7 @@ impl Client {
         Arc::clone(&self.0)
     }
 
-    /// Subscribes to a table: returns when the server has taken the subscription.
+    /// Subscribes to a table or a topic: returns when the server has taken the subscription.
     ///
     /// # Errors
     /// [`Error::Call`] when the server refuses it, [`Error::TooManySubscriptions`], [`Error::Timeout`] after

@@ -1,7 +1,7 @@
 //! The asynchronous client: calls and live subscriptions over one connection that comes back by itself.
 //!
-//! [`Client::connect`] gives a [`Client`]; [`Client::call`] calls, [`Client::subscribe`] gives a [`Subscription`], which is
-//! a stream of [`Item`]s. A task of its own owns the connection and runs as long as a handle is alive.
+//! [`Client::connect`] gives a [`Client`]; [`Client::call`] calls, [`Client::publish`] publishes an event to a topic,
+//! [`Client::subscribe`] gives a [`Subscription`] to a table or a topic, which is a stream of [`Item`]s. A task of its own owns the connection and runs as long as a handle is alive.
 //!
 //! When the connection is lost, the task connects again, with pauses that grow and are random, and then
 //!
@@ -29,6 +29,7 @@ mod json;
 mod link;
 mod options;
 mod pending;
+mod publish;
 mod reconnect;
 mod response;
 mod resume;
@@ -47,6 +48,7 @@ pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey};
 pub use json::Json;
 pub use link::ConnectionInfo;
 pub use options::{CallOptions, CipherPreference, Options};
+pub use publish::Published;
 pub use reconnect::ReconnectPolicy;
 pub use response::Response;
 pub use retry::{RetryBudget, RetryPolicy};

@@ -10,20 +10,20 @@ use super::{
     calls::{Calls, Started},
     clock,
     flows::{self, Flows},
-    messages::{end_status, event_message, rpc_error, rpc_response},
+    messages::{end_status, event_message, rpc_error, rpc_response, source},
     shared::{Counted, Established, Shared},
     stages::Stopwatch,
-    subscriptions::{Output, Subscriptions},
+    subscriptions::{Output, Subscriptions, authorise_source},
     timer::Timer,
     transport::{LINGER, ReadHalf, WriteHalf},
 };
 use crate::{
     api,
-    auth::{self, Principal, TableRight},
+    auth::{self, Principal},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
     rpc::{Answer, Call, ConnectionId, Context, Status, Untrusted},
     store::{
-        Json, TableName,
+        Json,
         feed::{Item, Overflow, SubscribeRequest},
     },
     wire::{
@@ -284,7 +284,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 Event::Call(stream, call) => self.on_call(stream, call, opened_at),
                 Event::Subscribe(stream, subscribe) => self.on_subscribe(stream, subscribe),
                 Event::Credit(stream) => self.resume(stream),
-                Event::Publish(stream, publish) => self.on_publish(stream, &publish),
+                Event::Publish(stream, publish) => self.on_publish(stream, publish, opened_at),
                 Event::Data(stream, item) => self.flows.recv(stream, item),
                 Event::DataEnd(stream) => self.flows.recv_end(stream),
                 Event::Unsubscribed(stream) => self.subscriptions.remove(stream),
@@ -393,9 +393,21 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
     }
 
-    fn on_publish(&mut self, stream: u32, publish: &Publish) {
-        let message = format!("there is no topic `{}`", Untrusted::new(&publish.topic));
-        self.answer(stream, Err(Status::new(ErrorCode::NOT_FOUND, message)));
+    /// An event is a call by another frame.
+    fn on_publish(&mut self, stream: u32, publish: Publish, opened_at: Duration) {
+        match api::publish_args(&publish) {
+            Err(status) => self.answer(stream, Err(status)),
+            Ok(args) => {
+                let call = RpcCall {
+                    method: api::PUBLISH.to_owned(),
+                    args,
+                    deadline_ms: publish.deadline_ms,
+                    idempotency_key: publish.idempotency_key,
+                    ..RpcCall::default()
+                };
+                self.on_call(stream, call, opened_at);
+            }
+        }
     }
 
     fn answer(&mut self, stream: u32, result: Result<Answer, Status>) {
@@ -419,9 +431,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
 
     fn open_subscription(&mut self, stream: u32, subscribe: Subscribe) -> Result<(), Status> {
         let Some(established) = &self.established else { return Ok(()) };
-        let name = TableName::parse(&subscribe.table)?;
+        let source = source(&subscribe)?;
         let caller = &established.caller;
-        let table = auth::authorise_table(&caller.access.load(), &caller.principal, name, TableRight::Read)?;
+        authorise_source(&caller.access.load(), &caller.principal, &source)?;
         let max = self.shared.config.limits.subscriptions;
         let counted =
             Counted::take(&self.shared, |counters| &counters.subscriptions, max).ok_or_else(|| {
@@ -429,7 +441,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             })?;
         let filter = if subscribe.filter.is_empty() { None } else { Some(Json::new(subscribe.filter)) };
         let request = SubscribeRequest {
-            table: table.into_name(),
+            source,
             filter,
             cursor: subscribe.cursor,
             snapshot: subscribe.snapshot,
@@ -442,7 +454,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             },
         };
         let feed = self.shared.feed.clone();
-        self.subscriptions.open(stream, subscribe.table, counted, feed, request);
+        self.subscriptions.open(stream, counted, feed, request);
         Ok(())
     }
 
@@ -471,9 +483,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
 
     /// Every batch of events is judged by the rules of its moment.
     fn authorise_events(&self, stream: u32) -> Result<(), Status> {
-        match (&self.established, self.subscriptions.table(stream)) {
-            (Some(Established { caller, .. }), Some(table)) => {
-                Ok(auth::authorise_event(&caller.access.load(), &caller.principal, table)?)
+        match (&self.established, self.subscriptions.source(stream)) {
+            (Some(Established { caller, .. }), Some(source)) => {
+                Ok(authorise_source(&caller.access.load(), &caller.principal, source)?)
             }
             _ => Ok(()),
         }
@@ -521,9 +533,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
         let denied: Vec<_> = self
             .subscriptions
-            .tables()
-            .filter_map(|(stream, table)| {
-                auth::authorise_event(&access, &caller.principal, table).err().map(|denied| (stream, denied))
+            .sources()
+            .filter_map(|(stream, source)| {
+                authorise_source(&access, &caller.principal, source).err().map(|denied| (stream, denied))
             })
             .collect();
         for (stream, denied) in denied {

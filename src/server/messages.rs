@@ -3,12 +3,12 @@
 use crate::{
     rpc::{Answer, Status},
     store::{
-        Json,
-        feed::{Change, ChangeKind, EndReason},
+        Json, TableName, TopicName,
+        feed::{Change, ChangeKind, EndReason, Source},
     },
     wire::{
         ErrorCode,
-        envelope::{self, EventKind, RpcError, RpcResponse},
+        envelope::{self, EventKind, RpcError, RpcResponse, Subscribe},
         limits::{MESSAGE_MAX, METADATA_ENTRIES_MAX},
     },
 };
@@ -23,6 +23,16 @@ pub(super) fn rpc_response(answer: Answer) -> RpcResponse {
     let Answer { result, mut trailers } = answer;
     trailers.truncate(METADATA_ENTRIES_MAX);
     RpcResponse { result, trailers, ..RpcResponse::default() }
+}
+
+/// What a SUBSCRIBE asks for.
+pub(super) fn source(subscribe: &Subscribe) -> Result<Source, Status> {
+    match (subscribe.table.as_str(), &subscribe.topic) {
+        ("", None) => Err(Status::invalid("a subscription names a table or a topic")),
+        ("", Some(topic)) => Ok(TopicName::parse(topic)?.into()),
+        (table, None) => Ok(TableName::parse(table)?.into()),
+        (_, Some(_)) => Err(Status::invalid("a subscription names a table or a topic, not both")),
+    }
 }
 
 /// The error message of a failure.
@@ -66,6 +76,7 @@ pub(super) fn event_message(change: Change) -> envelope::Event {
         ChangeKind::Delete => EventKind::Delete,
         ChangeKind::Enter => EventKind::Enter,
         ChangeKind::Leave => EventKind::Leave,
+        ChangeKind::Publish => EventKind::Publish,
     };
     let (mut data, mut old) = (change.data.map(Json::into_bytes), change.old.map(Json::into_bytes));
     let len = |image: &Option<Bytes>| image.as_ref().map_or(0, Bytes::len);

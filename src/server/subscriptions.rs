@@ -3,11 +3,12 @@
 
 use super::shared::Counted;
 use crate::{
+    auth::{self, Access, Denied, Principal, TopicRight},
     conn::stream_map::StreamMap,
     rpc::Status,
     store::{
         StoreError,
-        feed::{Feed, Item, SubscribeRequest, Subscription},
+        feed::{Feed, Item, Source, SubscribeRequest, Subscription},
     },
 };
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -17,7 +18,7 @@ const PULL_MAX: usize = 256;
 
 /// One subscription's place in the connection.
 struct Entry {
-    table: String,
+    source: Source,
     state: State,
     _counted: Counted,
 }
@@ -43,6 +44,21 @@ pub(super) enum Output {
     Items(u32, Vec<Item>),
 }
 
+/// Whether somebody may see what a source gives out. Judged by the rules of the moment: when the subscription is opened, for
+/// every batch of events, and when the rules change.
+pub(super) fn authorise_source(
+    access: &Access,
+    principal: &Principal,
+    source: &Source,
+) -> Result<(), Denied> {
+    match source {
+        Source::Table(name) => auth::authorise_event(access, principal, name.as_str()),
+        Source::Topic(name) => {
+            auth::authorise_topic(access, principal, name.as_str(), TopicRight::Subscribe).map(drop)
+        }
+    }
+}
+
 /// All subscriptions of one connection.
 #[derive(Default)]
 pub(super) struct Subscriptions {
@@ -52,15 +68,9 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     /// Starts to open one.
-    pub(super) fn open(
-        &mut self,
-        stream: u32,
-        table: String,
-        counted: Counted,
-        feed: Feed,
-        request: SubscribeRequest,
-    ) {
-        self.entries.insert(stream, Entry { table, state: State::Running, _counted: counted });
+    pub(super) fn open(&mut self, stream: u32, counted: Counted, feed: Feed, request: SubscribeRequest) {
+        let source = request.source.clone();
+        self.entries.insert(stream, Entry { source, state: State::Running, _counted: counted });
         self.running.push(Box::pin(async move {
             Pulled::Opened(stream, feed.subscribe(request).await.map(Box::new))
         }));
@@ -86,14 +96,14 @@ impl Subscriptions {
         self.entries.remove(&stream);
     }
 
-    /// Every subscription and its table.
-    pub(super) fn tables(&self) -> impl Iterator<Item = (u32, &str)> {
-        self.entries.iter().map(|(stream, entry)| (*stream, entry.table.as_str()))
+    /// Every subscription and what it reads.
+    pub(super) fn sources(&self) -> impl Iterator<Item = (u32, &Source)> {
+        self.entries.iter().map(|(stream, entry)| (*stream, &entry.source))
     }
 
-    /// The table of a subscription.
-    pub(super) fn table(&self, stream: u32) -> Option<&str> {
-        self.entries.get(&stream).map(|entry| entry.table.as_str())
+    /// What a subscription reads.
+    pub(super) fn source(&self, stream: u32) -> Option<&Source> {
+        self.entries.get(&stream).map(|entry| &entry.source)
     }
 
     /// Waits for something to send. Waits for ever when nothing runs. Cancel-safe.

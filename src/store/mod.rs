@@ -28,6 +28,7 @@ mod statements;
 mod stream;
 mod tables;
 mod timeout;
+mod topics;
 mod transactions;
 mod types;
 
@@ -48,6 +49,7 @@ pub use idempotency::{Claim, IdempotencyKey, KEPT_FOR};
 pub use json::Json;
 pub use scope::{Lane, Scope, StopSignal};
 pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
+pub use topics::{Published, TOPIC_NAME_LEN_MAX, TopicName};
 pub use transactions::{Isolation, TransactionOptions};
 pub use types::{
     DOCUMENT_DEPTH_MAX, DOCUMENT_ID_LEN_MAX, DOCUMENT_LEN_MAX, Document, DocumentId, ORDER_PATH_LEN_MAX,
@@ -111,6 +113,8 @@ struct Inner {
     transactions: TransactionPool,
     tables: TableCache,
     ids: IdSource,
+    /// Which database this is, in cursors.
+    database: feed::Database,
     written: Arc<Notify>,
     /// Places for streams.
     streams: Arc<Semaphore>,
@@ -127,6 +131,7 @@ impl Store {
     pub async fn connect(options: StoreOptions) -> Result<Self, StartError> {
         let mut setup = session::open(&options, Access::Setup).await?.driven();
         migrate::migrate(&mut setup).await?;
+        let database = feed::database(&setup).await.map_err(|error| session::refused(&error))?;
         drop(setup);
 
         let written = Arc::new(Notify::new());
@@ -141,7 +146,7 @@ impl Store {
         let transactions = TransactionPool::new(&options);
         let (tables, ids) = (TableCache::default(), IdSource::default());
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        let inner = Inner { options, reads, writes, transactions, tables, ids, written, streams };
+        let inner = Inner { options, reads, writes, transactions, tables, ids, database, written, streams };
         Ok(Self(Arc::new(inner), Scope::default()))
     }
 

@@ -38,6 +38,8 @@ pub(super) enum StatementKey {
     ClaimKey,
     /// Parameters: principal, key, reply.
     KeepReply,
+    /// Parameters: place in the log, id, data, principal. Columns: transaction, snapshot. See `topics`.
+    Publish,
     /// The end of a transaction, for the log: it is not prepared.
     Commit,
 }
@@ -105,6 +107,7 @@ impl StatementKey {
             }
             Self::ClaimKey => super::idempotency::CLAIM.to_owned(),
             Self::KeepReply => super::idempotency::KEEP.to_owned(),
+            Self::Publish => super::topics::publish_sql(),
             Self::Commit => "COMMIT".to_owned(),
         }
     }

@@ -147,7 +147,7 @@ impl Store {
     }
 
     /// Runs a statement where the scope says: in its transaction, or by itself on a connection of the group.
-    async fn run(&self, group: &Group, call: Call) -> Result<Vec<Row>, StoreError> {
+    pub(super) async fn run(&self, group: &Group, call: Call) -> Result<Vec<Row>, StoreError> {
         match &self.1.transaction {
             Some(transaction) => transaction.run(call).await,
             None => group.run(&self.1, call).await,

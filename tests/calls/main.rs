@@ -14,3 +14,5 @@ mod kills;
 mod raw;
 mod server;
 mod stops;
+mod topic_kills;
+mod topics;

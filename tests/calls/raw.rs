@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use raystream::conn::{ClientConfig, Connection, Entropy, Event, Framing, Limits};
-use raystream::wire::Suite;
-use raystream::wire::envelope::RpcCall;
+use raystream::noise::StaticSecret;
+use raystream::wire::envelope::{Publish, RpcCall, Subscribe};
+use raystream::wire::{ErrorCode, Suite};
+
+use crate::server::PATIENCE;
 
 pub(crate) struct Raw {
     connection: Connection,
@@ -18,14 +21,20 @@ pub(crate) struct Raw {
 }
 
 impl Raw {
+    /// An anonymous one.
     pub(crate) fn connect(url: &str) -> Self {
+        Self::connect_as(url, None)
+    }
+
+    /// One with a key, or without.
+    pub(crate) fn connect_as(url: &str, identity: Option<StaticSecret>) -> Self {
         let (key, address) = url.trim_start_matches("raystream://").split_once('@').unwrap();
         let config = ClientConfig {
             provider: raystream::noise::rust_crypto(),
-            suites: vec![Suite::NK_CHACHAPOLY],
+            suites: vec![if identity.is_some() { Suite::IK_CHACHAPOLY } else { Suite::NK_CHACHAPOLY }],
             suite: None,
             server_key: Some(key.parse().unwrap()),
-            identity: None,
+            identity,
             psk: None,
             limits: Limits::default(),
         };
@@ -46,6 +55,32 @@ impl Raw {
     pub(crate) fn call(&mut self, method: &str, args: String) -> u32 {
         let args = Bytes::from(args);
         self.connection.call(&RpcCall { method: method.into(), args, ..RpcCall::default() }).unwrap()
+    }
+
+    /// Queues an event for a topic.
+    pub(crate) fn publish(&mut self, publish: &Publish) -> u32 {
+        self.connection.publish(publish).unwrap()
+    }
+
+    /// Queues a subscription.
+    pub(crate) fn subscribe(&mut self, subscribe: &Subscribe) -> u32 {
+        self.connection.subscribe(subscribe).unwrap()
+    }
+
+    /// Sends what is queued, and gives how the stream ends: the result, or the code of the error.
+    pub(crate) fn answer(&mut self, stream: u32) -> Result<Bytes, ErrorCode> {
+        self.flush();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < until, "no answer came");
+            for event in self.receive() {
+                match event {
+                    Event::Response(of, response) if of == stream => return Ok(response.result),
+                    Event::Error(of, error) if of == stream => return Err(error.code),
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Queues a cancel.

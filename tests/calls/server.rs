@@ -31,9 +31,10 @@ pub(crate) fn key(seed: u8) -> (StaticSecret, PublicKey) {
     (secret, public)
 }
 
-/// Key 1 and key 2 and the anonymous may do everything; key 3 may not write `closed`, nor call `table.delete`.
+/// Key 1 and key 2 and the anonymous may do everything; key 3 may not write `closed`, nor call `table.delete`, and has a right
+/// on each of two topics; key 4 has rights on every topic and no method.
 fn access() -> String {
-    let [(_, first), (_, second), (_, third)] = [key(1), key(2), key(3)];
+    let [(_, first), (_, second), (_, third), (_, fourth)] = [key(1), key(2), key(3), key(4)];
     format!(
         r#"
 [access]
@@ -42,12 +43,17 @@ anonymous = ["all"]
 "{first}" = ["all"]
 "{second}" = ["all"]
 "{third}" = ["some"]
+"{fourth}" = ["topics"]
 [access.roles.all]
 methods = ["*"]
 tables = {{ "*" = ["read", "write"] }}
+topics = {{ "*" = ["publish", "subscribe"] }}
 [access.roles.some]
-methods = ["table.batch", "table.push", "table.set", "table.get"]
+methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish"]
 tables = {{ t = ["read", "write"], closed = ["read"] }}
+topics = {{ in = ["publish"], out = ["subscribe"] }}
+[access.roles.topics]
+topics = {{ "*" = ["publish", "subscribe"] }}
 "#
     )
 }
@@ -96,6 +102,16 @@ impl Server {
     pub(crate) fn restart(&mut self) {
         let address = self.url.rsplit('@').next().unwrap().to_owned();
         (self.child, self.url) = spawn(&self.folder, &address);
+    }
+
+    /// Changes the text of its configuration and has it read again.
+    pub(crate) fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.folder.path().join("raystream.toml");
+        let config = std::fs::read_to_string(&file).unwrap();
+        assert!(config.contains(from));
+        std::fs::write(&file, config.replace(from, to)).unwrap();
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// A client with a key by its number; 0 is anonymous.

@@ -15,4 +15,5 @@ mod secrets;
 mod serve;
 mod streams;
 mod support;
+mod topics;
 mod websocket;

@@ -13,6 +13,7 @@ mod policies;
 mod reset;
 mod resume;
 mod snapshot;
+mod topics;
 mod world;
 
 mod figures;

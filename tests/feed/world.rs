@@ -91,7 +91,7 @@ pub(crate) fn delete(t: &str) -> String {
 
 pub(crate) fn request(table: &str) -> SubscribeRequest {
     SubscribeRequest {
-        table: name(table),
+        source: name(table).into(),
         filter: None,
         cursor: None,
         snapshot: false,

@@ -315,7 +315,7 @@ fn known_keys(path: &[String]) -> Option<Dict> {
     let role = || Value::serialize(crate::auth::RoleConfig::default()).ok().and_then(Value::into_dict);
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     match parts[..] {
-        ["access", "keys" | "roles"] | ["access", "roles", _, "tables"] => None,
+        ["access", "keys" | "roles"] | ["access", "roles", _, "tables" | "topics"] => None,
         ["access", "roles", _] => role(),
         [] => Some(default_values()),
         _ => Value::from(default_values()).find(&path.join(".")).and_then(Value::into_dict),

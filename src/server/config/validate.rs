@@ -9,7 +9,7 @@ use super::load::Places;
 use super::quantity::Period;
 use super::sections::{Config, needs_psk};
 use crate::auth::Access;
-use crate::store::TableName;
+use crate::store::{StoreError, TableName, TopicName};
 use crate::wire::registry::Suite;
 
 /// Less could not hold one record of the largest size beside the one that is being written.
@@ -165,11 +165,18 @@ impl Checks<'_> {
 
     fn access(&mut self, config: &Config) {
         for (role, granted) in &config.access.roles {
+            let mut check = |section: &str, name: &str, error: StoreError, all: &str| {
+                let path = ["access", "roles", role, section, name].map(str::to_owned);
+                self.fault_at(&path, error.to_string(), Some(format!("`*` alone stands for every {all}")));
+            };
             for table in granted.tables.keys().filter(|table| *table != "*") {
                 if let Err(error) = TableName::parse(table) {
-                    let path = ["access", "roles", role, "tables", table].map(str::to_owned);
-                    let hint = Some("`*` alone stands for every table".to_owned());
-                    self.fault_at(&path, error.to_string(), hint);
+                    check("tables", table, error, "table");
+                }
+            }
+            for topic in granted.topics.keys().filter(|topic| *topic != "*") {
+                if let Err(error) = TopicName::parse(topic) {
+                    check("topics", topic, error, "topic");
                 }
             }
         }

@@ -20,6 +20,8 @@ pub enum ChangeKind {
     Enter,
     /// The document matched before and does no longer.
     Leave,
+    /// Not a change: an event that was published to a topic.
+    Publish,
 }
 
 /// One document of a snapshot, or one change.
@@ -32,13 +34,13 @@ pub struct Change {
     pub cursor: Arc<str>,
     /// What happened.
     pub kind: ChangeKind,
-    /// The document's id.
+    /// The id of the document, or of the event.
     pub id: Arc<str>,
-    /// The document after the change.
+    /// The document after the change, or the event.
     pub data: Option<Json>,
     /// The document before the change.
     pub old: Option<Json>,
-    /// The document's version; of a deleted one, the version that the delete has.
+    /// The document's version; of a deleted one, the version that the delete has; of an event, 0.
     pub version: i64,
     /// How many changes this subscription has lost so far to the overflow policies `DropOldest` and `Resnapshot`, or got
     /// as part of another one by `Conflate`.
@@ -96,6 +98,8 @@ pub(super) enum Op {
     Insert,
     Update,
     Delete,
+    /// An event of a topic: it has an image `after` only.
+    Publish,
 }
 
 /// A change as the log has it. One, shared by all subscriptions.

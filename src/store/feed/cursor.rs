@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use super::frontier::Frontier;
+use super::frontier::{Frontier, Snapshot};
 use crate::store::base64url;
 
 /// The longest text of a cursor, in bytes: it is in every event and in a client's storage.
@@ -35,7 +35,7 @@ const IN_SNAPSHOT: u8 = 2;
 const VARINT_MAX: usize = 10;
 
 /// Which database a cursor is of: the first bytes of a hash over its epoch and its place.
-pub(super) type Database = [u8; 8];
+pub(in crate::store) type Database = [u8; 8];
 
 /// Where a reader stands: it has all changes of `base`, and of the batch that it is inside those up to a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +114,14 @@ pub(super) fn at(database: Database, base: &Frontier) -> Option<Arc<str>> {
     let mut bytes = header(AT, database);
     put_base(&mut bytes, base);
     (bytes.len() <= BYTES_MAX).then(|| base64url::encode(&bytes).into())
+}
+
+/// The cursor after a transaction that was committed, as a statement of it knows: `snapshot` is what the statement saw, in
+/// the form of `pg_current_snapshot()`. What it saw and the transaction itself lie before the cursor, all else behind it.
+/// `None` when it would be too long, or when `snapshot` is none.
+pub(in crate::store) fn after(database: Database, snapshot: &str, own: u64) -> Option<Arc<str>> {
+    // Each transaction that is named takes a byte at least.
+    at(database, &Snapshot::parse(snapshot)?.with(own, BYTES_MAX)?)
 }
 
 /// The cursor of what comes before a snapshot is complete. Who shows it has to start again.

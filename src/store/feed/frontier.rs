@@ -71,6 +71,19 @@ impl Snapshot {
         let xip = self.xip.iter().copied().filter(|xid| *xid < xmax).collect();
         Frontier { xmax, xip }
     }
+
+    /// This snapshot and one transaction more, which was committed: what a statement of that transaction saw, and itself.
+    /// `None` when more than `most` transactions lie between the two.
+    ///
+    /// Above the committed transaction nothing is kept, for the reason that [`Snapshot::clamp`] gives.
+    pub(super) fn with(&self, own: u64, most: usize) -> Option<Frontier> {
+        let between = self.xmax..own;
+        if usize::try_from(own.saturating_sub(self.xmax)).map_or(true, |count| count > most) {
+            return None;
+        }
+        let xip = self.xip.iter().copied().filter(|xid| *xid < own).chain(between).collect();
+        Frontier::new(own.checked_add(1)?, xip)
+    }
 }
 
 /// A set of transactions of the change log: those below `xmax` that are not in `xip`. It stands for a moment of the

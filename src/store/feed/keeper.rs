@@ -11,7 +11,7 @@ use super::Shared;
 use super::change::EndReason;
 use super::link::{Link, LinkError};
 use super::retention::{Maintained, maintain};
-use crate::store::idempotency;
+use crate::store::{idempotency, topics::is_topic};
 
 /// How often to look for dropped tables: a subscription to one would wait for ever.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -61,7 +61,8 @@ async fn drop_old_replies(link: &Link) -> Result<(), LinkError> {
 /// Ends the subscriptions of tables that are no more.
 async fn end_dropped(shared: &Shared, link: &Link) -> Result<(), LinkError> {
     let tables = shared.hub.tables();
-    let names: Vec<&str> = tables.iter().map(|table| &**table).collect();
+    // A topic is nothing that could be dropped.
+    let names: Vec<&str> = tables.iter().map(|table| &**table).filter(|name| !is_topic(name)).collect();
     let rows = link.client.query_typed(KNOWN, &[(&names, Type::TEXT_ARRAY)]).await?;
     let mut known = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -182,6 +182,7 @@ pub(super) fn record<'a>(row: &'a Row, batch: &Arc<Batch>) -> Result<(&'a str, R
         Ok(b'i') => Op::Insert,
         Ok(b'u') => Op::Update,
         Ok(b'd') => Op::Delete,
+        Ok(b'p') => Op::Publish,
         _ => return Err(LinkError::Odd("an unknown operation in the log")),
     };
     let id: &str = row.try_get(4)?;

@@ -59,6 +59,7 @@ mod readers;
 mod replay;
 mod retention;
 mod snapshot;
+mod source;
 mod start;
 mod subscription;
 mod tailer;
@@ -77,7 +78,7 @@ use filter::Filter;
 use hub::Hub;
 use link::{LinkError, RETRY_AFTER};
 use queue::{QueueLimits, Slot};
-use readers::{Readers, refused};
+use readers::{Physical, Readers, refused};
 use subscription::{Start, Target};
 
 pub use change::{Change, ChangeKind, EndReason, Item};
@@ -87,9 +88,13 @@ pub use filter::json_contains;
 pub use filter::{FILTER_DEPTH_MAX, FILTER_LEN_MAX, FILTER_VALUES_MAX};
 pub use queue::Overflow;
 pub use retention::{Maintained, Retention};
+pub use source::Source;
 pub use subscription::Subscription;
 
-use super::{Json, Store, StoreError, TableName};
+pub(super) use cursor::{Database, after as cursor_after};
+pub(super) use start::database;
+
+use super::{Json, Store, StoreError};
 
 /// How long a subscription waits for the moment of the tailer's read under way.
 const MOMENT_DEADLINE: Duration = Duration::from_secs(10);
@@ -131,13 +136,13 @@ impl Default for FeedOptions {
 /// What to subscribe to.
 #[derive(Debug, Clone)]
 pub struct SubscribeRequest {
-    /// The table.
-    pub table: TableName,
-    /// Only documents that contain this (`@>`).
+    /// The table or the topic.
+    pub source: Source,
+    /// Only documents, or events, that contain this (`@>`).
     pub filter: Option<Json>,
     /// Go on after this; `None` begins now.
     pub cursor: Option<String>,
-    /// Begin with the documents that match now. Ignored with a cursor.
+    /// Begin with the documents that match now: none of a topic, whose snapshot is empty. Ignored with a cursor.
     pub snapshot: bool,
     /// What to do when the reader falls behind.
     pub overflow: Overflow,
@@ -251,21 +256,25 @@ impl Feed {
         self.0.stop();
     }
 
-    /// Subscribes to a table. What is written after the return is given out, whenever [`Subscription::next`] is first
+    /// Subscribes to a table or a topic. What is written after the return is given out, whenever [`Subscription::next`] is first
     /// called.
     ///
     /// A cursor that cannot be resumed from is no error here: the first item is `Ended` with `Reset`.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`]: there is no such table. [`StoreError::InvalidInput`]: the filter or the cursor is none.
-    /// [`StoreError::Unavailable`]: Postgres is away.
+    /// [`StoreError::NotFound`]: there is no such table. [`StoreError::InvalidInput`]: the filter or the cursor is none, or
+    /// the policy is none for a topic. [`StoreError::Unavailable`]: Postgres is away.
     pub async fn subscribe(&self, request: SubscribeRequest) -> Result<Subscription, StoreError> {
         let shared = &self.0.shared;
         let position = request.cursor.as_deref().map(|text| cursor::decode(shared.database, text));
         if let Some(Err(CursorError::Malformed)) = position {
             return Err(StoreError::invalid("the cursor is not one of ours"));
         }
-        let physical = shared.readers.resolve(&request.table).await?;
+        request.source.check(request.overflow)?;
+        let physical = match &request.source {
+            Source::Table(name) => shared.readers.resolve(name).await?,
+            Source::Topic(name) => Physical { quoted: None, table: name.log_name().into() },
+        };
         let filter = match &request.filter {
             None => None,
             Some(json) if json.as_bytes().len() > FILTER_LEN_MAX => {

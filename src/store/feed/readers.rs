@@ -18,12 +18,12 @@ const QUESTION_DEADLINE: Duration = Duration::from_secs(10);
 /// The owner of the tables: there is one name space.
 const OWNER: &str = "public";
 
-/// The physical table of a logical name.
+/// What stands behind a name: the physical table, or a topic.
 #[derive(Debug, Clone)]
 pub(super) struct Physical {
-    /// Its name in a statement, with its schema.
-    pub(super) quoted: String,
-    /// Its name in the log.
+    /// The name of the table in a statement, with its schema; `None` for a topic, which has no documents.
+    pub(super) quoted: Option<String>,
+    /// The name in the log.
     pub(super) table: Arc<str>,
 }
 
@@ -113,7 +113,7 @@ impl Readers {
                 let row = log.link.client.query_typed_opt(FIND, &arguments).await?;
                 let physical = row.map(|row| {
                     let ptr = TablePtr { schema: row.try_get(0)?, table: row.try_get(1)? };
-                    Ok::<_, LinkError>(Physical { quoted: ptr.quoted(), table: ptr.table.into() })
+                    Ok::<_, LinkError>(Physical { quoted: Some(ptr.quoted()), table: ptr.table.into() })
                 });
                 physical.transpose()
             })

@@ -31,6 +31,10 @@ const BEGIN: &str =
 /// Ends the look at the log.
 const LET_GO: &str = "ROLLBACK TO SAVEPOINT head";
 
+/// What a topic has in place of a table: its snapshot is a moment and nothing else.
+const NO_DOCUMENTS: &str = "(SELECT NULL::text AS id, NULL::jsonb AS data, 0::bigint AS _version, \
+    NULL::xid8 AS _deleted_txid, 0::bigint AS _order WHERE false)";
+
 /// How far a snapshot came.
 enum Outcome {
     Done(Frontier),
@@ -86,9 +90,10 @@ async fn read(
 
     let filter = target.slot.filter().map(super::filter::Filter::json);
     let condition = if filter.is_some() { "AND d.data @> $1" } else { "" };
+    let documents = target.physical.quoted.as_deref().unwrap_or(NO_DOCUMENTS);
     let statement = format!(
-        "SELECT d.id, d.data, d._version FROM {} AS d WHERE d._deleted_txid IS NULL {condition} ORDER BY d._order, d.id",
-        target.physical.quoted
+        "SELECT d.id, d.data, d._version FROM {documents} AS d WHERE d._deleted_txid IS NULL {condition} \
+         ORDER BY d._order, d.id"
     );
     let arguments = filter.iter().map(|json| (*json as &(dyn ToSql + Sync), Type::JSONB));
     let rows = reader.link.client.query_typed_raw(&statement, arguments).await?;

@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
-use tokio_postgres::Config;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, Error};
 
 use super::cursor::{self, Database, Position};
 use super::hub::Hub;
@@ -25,7 +25,7 @@ const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
 /// Connects and makes what the tasks share.
 pub(super) async fn begin(config: Config, options: FeedOptions) -> Result<(Shared, Position), LinkError> {
     let log = Log::open(&config).await?;
-    let database = database(&log).await?;
+    let database = database(&log.link.client).await?;
     maintain(&log.link, options.retention).await?;
     let moment = log.head().await?.frontier(0);
     // Fails rather than to hand out cursors that are too long.
@@ -47,14 +47,14 @@ pub(super) async fn begin(config: Config, options: FeedOptions) -> Result<(Share
 
 /// The name of the database in cursors. The epoch alone would go along with a dump into a cluster where transaction ids
 /// mean something else, and with a copy of the database beside this one.
-async fn database(log: &Log) -> Result<Database, LinkError> {
-    let row = log.link.client.query_typed_one(EPOCH, &[]).await?;
+pub(in crate::store) async fn database(client: &Client) -> Result<Database, Error> {
+    let row = client.query_typed_one(EPOCH, &[]).await?;
     let epoch: &[u8] = row.try_get(0)?;
     let oid: u32 = row.try_get(1)?;
-    let cluster: i64 = match log.link.client.query_typed_one(CLUSTER, &[]).await {
+    let cluster: i64 = match client.query_typed_one(CLUSTER, &[]).await {
         Ok(row) => row.try_get(0)?,
         Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => 0,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     };
     let mut hash = Sha256::new();
     hash.update(b"raystream-cursor");
@@ -62,6 +62,6 @@ async fn database(log: &Log) -> Result<Database, LinkError> {
     hash.update(oid.to_be_bytes());
     hash.update(epoch);
     let digest = hash.finalize();
-    let (name, _) = digest.split_first_chunk().ok_or(LinkError::Odd("a hash that is too short"))?;
+    let (name, _) = digest.split_first_chunk().expect("a SHA-256 hash is longer than the name");
     Ok(*name)
 }

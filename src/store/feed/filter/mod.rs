@@ -62,6 +62,7 @@ impl Filter {
         match images.record.op {
             Op::Insert => self.matches(images.after()).then_some(ChangeKind::Insert),
             Op::Delete => self.matches(images.before()).then_some(ChangeKind::Delete),
+            Op::Publish => self.matches(images.after()).then_some(ChangeKind::Publish),
             Op::Update => match (self.matches(images.before()), self.matches(images.after())) {
                 (true, true) => Some(ChangeKind::Update),
                 (false, true) => Some(ChangeKind::Enter),
@@ -83,6 +84,7 @@ pub(super) fn judge_unfiltered(op: Op) -> ChangeKind {
         Op::Insert => ChangeKind::Insert,
         Op::Update => ChangeKind::Update,
         Op::Delete => ChangeKind::Delete,
+        Op::Publish => ChangeKind::Publish,
     }
 }
 
