@@ -11,7 +11,7 @@ use crate::world::{
 };
 
 /// Moves all that is in the log into a partition of some hours ago.
-async fn age(client: &Client, hours: u32) {
+pub(crate) async fn age(client: &Client, hours: u32) {
     let names = format!(
         "SELECT to_char(h, 'YYYYMMDDHH24'), h::text, (h + interval '1 hour')::text \
          FROM date_trunc('hour', now() - interval '{hours} hours', 'UTC') AS h"

@@ -1,8 +1,13 @@
 //! Events of topics in the feed: what differs from the documents of a table.
 
-use raystream::store::feed::{ChangeKind, EndReason, Feed, Item, Overflow, SubscribeRequest, Subscription};
+use std::time::Duration;
+
+use raystream::store::feed::{
+    ChangeKind, EndReason, Feed, Item, Overflow, Retention, SubscribeRequest, Subscription,
+};
 use raystream::store::{StoreError, TopicName, Writer};
 
+use crate::reset::age;
 use crate::world::{World, events, json, live, text, until, until_end, until_id};
 
 fn topic(name: &str) -> TopicName {
@@ -110,4 +115,26 @@ async fn a_transaction_that_stays_open_holds_back_its_own_event_only() {
     feed.wake();
     let items = until(&mut news, |item| matches!(item, Item::Event(_))).await;
     assert_eq!(numbers(&items), [7]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_position_of_a_topic_that_is_no_longer_kept_is_reset() {
+    let world = World::new().await;
+    let hour = Duration::from_secs(3_600);
+    let retention = Retention { max_age: 3 * hour, max_bytes: u64::MAX };
+    let feed = world.feed_with(|options| options.retention = retention).await;
+    let published = world.store.publish(Writer::new("test"), &topic("news"), json("0")).await;
+    let cursor = published.expect("it is published").cursor.map(|cursor| cursor.to_string());
+    let resumed = || feed.subscribe(SubscribeRequest { cursor: cursor.clone(), ..request(Overflow::Close) });
+    let last = publish(&world, 1..4).await;
+    let mut kept = resumed().await.expect("it begins");
+    assert_eq!(numbers(&until_id(&mut kept, &last).await), [1, 2, 3]);
+
+    age(&world.client().await, 5).await;
+    assert_eq!(feed.maintain().await.expect("maintained").emptied, 1);
+    let (items, reason, _) = until_end(&mut resumed().await.expect("it begins")).await;
+    assert!(items.is_empty() && matches!(reason, EndReason::Reset(_)), "{reason:?}");
+    // The one that was live goes on.
+    let later = publish(&world, 4..5).await;
+    assert_eq!(numbers(&until_id(&mut kept, &later).await), [4]);
 }

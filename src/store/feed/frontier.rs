@@ -167,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_with_its_own_transaction_has_nothing_else_that_it_did_not_see() {
+        let snapshot = Snapshot::parse("10:20:10,14").expect("the form of the manual");
+        // 20 to 22 were given out between the snapshot and the statement's own id.
+        let with = snapshot.with(23, 3).expect("three are few enough");
+        assert_eq!(with, frontier(24, &[10, 14, 20, 21, 22]));
+        assert!(with.holds(23) && !with.holds(24));
+        assert_eq!(snapshot.with(20, 0), Some(frontier(21, &[10, 14])));
+        // The id was taken by an earlier statement.
+        assert_eq!(snapshot.with(12, 0), Some(frontier(13, &[10])));
+        assert_eq!(snapshot.with(23, 2), None);
+        assert_eq!(snapshot.with(u64::MAX, 3_000), None, "not a list of all of them");
+    }
+
+    #[test]
     fn earlier_is_within_later_and_not_the_reverse() {
         let early = frontier(13, &[10]);
         let same_xmax = frontier(13, &[]);
