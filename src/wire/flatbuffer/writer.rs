@@ -74,6 +74,9 @@ pub(in crate::wire) fn write<const N: usize>(out: &mut Vec<u8>, fields: [(u16, V
     set_offset(out, message, table);
 }
 
+/// The longest head: gap, list of nine slots, gap, table of nine fields.
+const HEAD_MAX: usize = 128;
+
 /// Appends field list, table, and what the table refers to; gives the place of the table. `message` is where the message
 /// starts: positions are aligned from there.
 fn table<const N: usize>(out: &mut Vec<u8>, message: usize, fields: &[(u16, Value<'_>); N]) -> usize {
@@ -92,47 +95,48 @@ fn table<const N: usize>(out: &mut Vec<u8>, message: usize, fields: &[(u16, Valu
     next[2] = next[4] + 4 * count[4];
     next[1] = next[2] + 2 * count[2];
     let table_len = next[1] + count[1];
+    // Everything up to here is written at once; `start` is its first byte, after which positions in `head` are counted.
+    let start = out.len() - message;
+    let list = start.next_multiple_of(2) - start;
     // Behind the offset to the list, the widest field is aligned to 8.
-    let list = pad(out, message, 2);
-    let table = align(list + slots_end - message + BACK_LEN, 8) - BACK_LEN + message;
-    out.resize(table + table_len, 0);
-    set_u16(out, list, slots_end);
-    set_u16(out, list + 2, table_len);
-    set_u32(out, table, table - list);
+    let table = (start + list + slots_end + BACK_LEN).next_multiple_of(8) - BACK_LEN - start;
+    let mut head = [0; HEAD_MAX];
+    let head = &mut head[..table + table_len];
+    set_u16(head, list, slots_end);
+    set_u16(head, list + 2, table_len);
+    set_u32(head, table, table - list);
     let mut places = [0; N];
     for ((slot, value), place) in fields.iter().zip(&mut places) {
         let width = value.width();
         if width == 0 {
             continue;
         }
-        *place = table + next[width];
-        set_u16(out, list + usize::from(*slot), next[width]);
+        let at = table + next[width];
+        *place = out.len() + at;
+        set_u16(head, list + usize::from(*slot), next[width]);
         next[width] += width;
         match value {
-            Value::U8(number) => out[*place] = *number,
-            Value::U16(number) => set(out, *place, number.to_le_bytes()),
-            Value::U32(number) => set(out, *place, number.to_le_bytes()),
-            Value::U64(number) => set(out, *place, number.to_le_bytes()),
+            Value::U8(number) => head[at] = *number,
+            Value::U16(number) => set(head, at, number.to_le_bytes()),
+            Value::U32(number) => set(head, at, number.to_le_bytes()),
+            Value::U64(number) => set(head, at, number.to_le_bytes()),
             _ => {}
         }
     }
+    let table = out.len() + table;
+    out.extend_from_slice(head);
     for ((_, value), place) in fields.iter().zip(places) {
-        match value {
-            Value::Bytes(bytes) => {
-                let at = vector(out, message, bytes);
-                set_offset(out, place, at);
-            }
+        let at = match value {
+            Value::Bytes(bytes) => vector(out, message, bytes),
             Value::Text(text) => {
                 let at = vector(out, message, text.as_bytes());
                 out.push(0);
-                set_offset(out, place, at);
+                at
             }
-            Value::Pairs(slots, pairs) => {
-                let at = self::pairs(out, message, *slots, pairs);
-                set_offset(out, place, at);
-            }
-            _ => {}
-        }
+            Value::Pairs(slots, pairs) => self::pairs(out, message, *slots, pairs),
+            _ => continue,
+        };
+        set_offset(out, place, at);
     }
     table
 }
@@ -160,15 +164,12 @@ fn pairs(out: &mut Vec<u8>, message: usize, slots: [u16; 2], pairs: &[(String, S
     at
 }
 
-/// Appends zeros until the next position is a multiple of `to`; gives that position.
+/// Appends zeros until the next position is a multiple of `to`, which is at most 8; gives that position.
 fn pad(out: &mut Vec<u8>, message: usize, to: usize) -> usize {
-    let at = align(out.len() - message, to) + message;
-    out.resize(at, 0);
-    at
-}
-
-fn align(at: usize, to: usize) -> usize {
-    at.next_multiple_of(to)
+    let len = out.len() - message;
+    let gap = len.next_multiple_of(to) - len;
+    out.extend_from_slice(&[0; 8][..gap]);
+    out.len()
 }
 
 fn put_u32(out: &mut Vec<u8>, number: usize) {
