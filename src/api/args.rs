@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{self, Deserialize, Deserializer as _, MapAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::rpc::{Call, Encoding, Status, Untrusted};
@@ -107,8 +107,8 @@ pub(super) fn text(call: &Call) -> Result<&str, Status> {
 
 /// Whether the text is one JSON object.
 pub(super) fn check_object(json: &str) -> Result<(), Status> {
-    let raw: &RawValue = serde_json::from_str(json).map_err(|error| invalid(&error))?;
-    match raw.get().as_bytes().first() {
+    let _is_json: IgnoredAny = serde_json::from_str(json).map_err(|error| invalid(&error))?;
+    match json.trim_ascii_start().as_bytes().first() {
         Some(b'{') => Ok(()),
         _ => Err(Status::invalid("the arguments have to be a JSON object")),
     }

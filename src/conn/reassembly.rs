@@ -3,6 +3,7 @@
 use super::{ConnectionError, stream_map::StreamMap};
 use crate::wire::{
     FrameType,
+    envelope::Source,
     frame::Frame,
     limits::{FRAME_PAYLOAD_MAX, MESSAGE_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
@@ -10,6 +11,34 @@ use bytes::Bytes;
 
 /// Room for a message whose first fragment is full.
 const EXPECTED_LEN: usize = 4 * FRAME_PAYLOAD_MAX + 1_024;
+
+/// A whole message.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message<'a> {
+    /// It came in one frame.
+    InFrame(&'a [u8]),
+    /// It was put together.
+    Whole(Bytes),
+}
+
+impl Message<'_> {
+    /// To read an envelope from.
+    pub(super) fn source(&self) -> Source<'_> {
+        match self {
+            Self::InFrame(message) => Source::Borrowed(message),
+            Self::Whole(message) => Source::Shared(message),
+        }
+    }
+}
+
+impl From<Message<'_>> for Bytes {
+    fn from(message: Message<'_>) -> Self {
+        match message {
+            Message::InFrame(message) => Self::copy_from_slice(message),
+            Message::Whole(message) => message,
+        }
+    }
+}
 
 /// Unfinished messages by stream, at most [`PARTIAL_STREAMS_MAX`]; 0 <= `bytes` <= [`PARTIAL_BYTES_MAX`], the sum of
 /// their lengths.
@@ -28,9 +57,9 @@ impl Reassembly {
     }
 
     /// Takes a frame; gives the message when the frame ends it.
-    pub(super) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Bytes>, ConnectionError> {
-        if !frame.has_more() && self.partial.is_empty() {
-            return Ok(Some(Bytes::copy_from_slice(frame.payload)));
+    pub(super) fn recv<'a>(&mut self, frame: &Frame<'a>) -> Result<Option<Message<'a>>, ConnectionError> {
+        if !frame.has_more() && !self.partial.contains_key(&frame.stream) {
+            return Ok(Some(Message::InFrame(frame.payload)));
         }
         let (frame_type, mut message) = match self.partial.remove(&frame.stream) {
             Some(partial) => partial,
@@ -49,7 +78,7 @@ impl Reassembly {
         }
         message.extend_from_slice(frame.payload);
         if !frame.has_more() {
-            return Ok(Some(Bytes::from(message)));
+            return Ok(Some(Message::Whole(Bytes::from(message))));
         }
         self.bytes += message.len();
         self.partial.insert(frame.stream, (frame_type, message));
@@ -75,9 +104,15 @@ mod tests {
         let mut reassembly = Reassembly::default();
         assert_eq!(reassembly.recv(&frame(1, true, b"ab")), Ok(None));
         assert_eq!(reassembly.recv(&frame(3, true, b"xy")), Ok(None));
-        assert_eq!(reassembly.recv(&frame(5, false, b"!")), Ok(Some(Bytes::from_static(b"!"))));
-        assert_eq!(reassembly.recv(&frame(1, false, b"c")), Ok(Some(Bytes::from_static(b"abc"))));
-        assert_eq!(reassembly.recv(&frame(3, false, b"z")), Ok(Some(Bytes::from_static(b"xyz"))));
+        assert_eq!(reassembly.recv(&frame(5, false, b"!")), Ok(Some(Message::InFrame(b"!"))));
+        assert_eq!(
+            reassembly.recv(&frame(1, false, b"c")),
+            Ok(Some(Message::Whole(Bytes::from_static(b"abc"))))
+        );
+        assert_eq!(
+            reassembly.recv(&frame(3, false, b"z")),
+            Ok(Some(Message::Whole(Bytes::from_static(b"xyz"))))
+        );
         assert_eq!(reassembly.bytes, 0);
     }
 

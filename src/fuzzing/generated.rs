@@ -3,7 +3,10 @@
 use crate::wire::envelope::{
     Event, Metadata, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
 };
-use crate::wire::{DecodeError, ErrorCode, envelope::Envelope};
+use crate::wire::{
+    DecodeError, ErrorCode,
+    envelope::{Envelope, Source},
+};
 use bytes::Bytes;
 use flatbuffers::{Follow, ForwardsUOffset, Vector, Verifiable, VerifierOptions};
 use raystream_schema as schema;
@@ -17,6 +20,7 @@ pub(super) trait Generated: Envelope + PartialEq + Debug {
 
 /// Both readings refuse a message or find the same fields in it; ours may refuse more, by its limits.
 pub(super) fn compare<E: Generated>(message: &Bytes) {
+    assert_eq!(E::decode(message), E::read(Source::Borrowed(message)));
     match (E::decode(message), E::generated(message)) {
         (Ok(ours), generated) => assert_eq!(Some(ours), generated),
         (Err(DecodeError::InvalidEnvelope(_)), Some(generated)) => panic!("only we refuse {generated:?}"),

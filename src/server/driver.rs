@@ -197,13 +197,16 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         let room = self.has_room();
         let timeout = self.next_timeout(now);
         let timeout = timeout.map(|at| self.shared.clock.instant(at));
+        // What has nothing to wait for is not asked: most connections have one kind of work at a time.
+        let [calls, flows] = [self.calls.len(), self.flows.len()].map(|len| room && len > 0);
+        let subscriptions = room && self.subscriptions.is_running();
         let wake = tokio::select! {
             biased;
             written = self.writer.write(), if self.writer.has_output() => Wake::Written(written),
             read = self.reader.read(), if room => Wake::Read(read),
-            (stream, result) = self.calls.next(), if room => Wake::Answer(stream, result),
-            output = self.flows.next(), if room => Wake::Items(output),
-            output = self.subscriptions.next(), if room => Wake::Subscription(output),
+            (stream, result) = self.calls.next(), if calls => Wake::Answer(stream, result),
+            output = self.flows.next(), if flows => Wake::Items(output),
+            output = self.subscriptions.next(), if subscriptions => Wake::Subscription(output),
             alarm = self.alarms.next() => Wake::Alarm(alarm),
             () = self.timer.wait(timeout) => Wake::Timeout,
         };
@@ -342,7 +345,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             encoding: call.encoding,
             args: call.args,
             idempotency_key: call.idempotency_key,
-            items: self.flows.open(stream, call.streams, tokio::time::Instant::now() + deadline),
+            items: self.flows.open(stream, call.streams, deadline),
         };
         let reply = self.shared.router.dispatch(context, call);
         let reply = match stopwatch {

@@ -14,6 +14,7 @@ use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     sync::{Notify, mpsc},
@@ -88,10 +89,11 @@ impl Default for Flows {
 
 impl Flows {
     /// Opens the directions of a call; without any nothing is kept.
-    pub(super) fn open(&mut self, stream: u32, directions: u8, deadline: Instant) -> Items {
+    pub(super) fn open(&mut self, stream: u32, directions: u8, deadline: Duration) -> Items {
         if directions == 0 {
             return Items::default();
         }
+        let deadline = Instant::now() + deadline;
         let (items, ItemPipes { client, server }) = items(directions, &self.bell);
         let source = server.map_or(Source::Closed, Source::Parked);
         let client = client.map(|(items, demand)| Client { items, demand, owed: 0, open: 0 });
@@ -264,10 +266,9 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    fn deadline() -> Instant {
-        Instant::now() + Duration::from_secs(5)
+    fn deadline() -> Duration {
+        Duration::from_secs(5)
     }
 
     /// Asks for items of a call with no connection behind it: what counts is what is asked for.

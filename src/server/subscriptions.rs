@@ -106,6 +106,11 @@ impl Subscriptions {
         self.entries.get(&stream).map(|entry| &entry.source)
     }
 
+    /// Whether [`next`](Self::next) may bring something.
+    pub(super) fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Waits for something to send. Waits for ever when nothing runs. Cancel-safe.
     pub(super) async fn next(&mut self) -> Output {
         loop {

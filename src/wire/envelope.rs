@@ -139,19 +139,44 @@ pub const OMITTED_DATA: u8 = 1;
 /// `old` was left out.
 pub const OMITTED_OLD: u8 = 2;
 
+/// The bytes of a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// Fields become slices of the message, which stays as long as one of them.
+    Shared(&'a Bytes),
+    /// Fields are copied: for short messages in a buffer that goes on being used.
+    Borrowed(&'a [u8]),
+}
+
+impl<'a> Source<'a> {
+    fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::Shared(message) => message,
+            Self::Borrowed(message) => message,
+        }
+    }
+
+    fn field(self, field: &[u8]) -> Bytes {
+        match self {
+            Self::Shared(message) => message.slice_ref(field),
+            Self::Borrowed(_) => Bytes::copy_from_slice(field),
+        }
+    }
+}
+
 /// A message being read, field by field.
 struct Reading<'a> {
-    message: &'a Bytes,
+    message: Source<'a>,
     table: Table<'a>,
     name: &'static str,
 }
 
 impl<'a> Reading<'a> {
-    fn new(message: &'a Bytes, name: &'static str) -> Result<Self, DecodeError> {
-        if message.len() > MESSAGE_MAX {
+    fn new(message: Source<'a>, name: &'static str) -> Result<Self, DecodeError> {
+        if message.bytes().len() > MESSAGE_MAX {
             return Err(DecodeError::TooLong(name));
         }
-        let table = Table::root(message).map_err(|Malformed| DecodeError::InvalidEnvelope(name))?;
+        let table = Table::root(message.bytes()).map_err(|Malformed| DecodeError::InvalidEnvelope(name))?;
         Ok(Self { message, table, name })
     }
 
@@ -179,9 +204,8 @@ impl<'a> Reading<'a> {
         Ok(self.checked(self.table.u64(slot))?.unwrap_or(0))
     }
 
-    /// A slice of the message.
     fn bytes(&self, slot: u16) -> Result<Option<Bytes>, DecodeError> {
-        Ok(self.checked(self.table.bytes(slot))?.map(|bytes| self.message.slice_ref(bytes)))
+        Ok(self.checked(self.table.bytes(slot))?.map(|bytes| self.message.field(bytes)))
     }
 
     /// A field that has to be there, of at most `max` bytes.
@@ -260,7 +284,15 @@ pub trait Envelope: Sized {
     ///
     /// # Errors
     /// Bytes that are not this table, an enumeration value that is not known, or a field over its limit.
-    fn decode(message: &Bytes) -> Result<Self, DecodeError>;
+    fn read(message: Source<'_>) -> Result<Self, DecodeError>;
+
+    /// Reads a whole message, of which its fields keep slices.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+        Self::read(Source::Shared(message))
+    }
 
     /// Bytes of documents in it: about how long the message is, if it is long.
     fn content_len(&self) -> usize {
@@ -282,7 +314,7 @@ pub trait Envelope: Sized {
 pub const ENVELOPE_ROOM: usize = 256;
 
 impl Envelope for RpcCall {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::RpcCall as Slot;
         let table = Reading::new(message, "RpcCall")?;
         let (streams, credit) = (table.u8(Slot::VT_STREAMS)?, table.u32(Slot::VT_CREDIT)?);
@@ -325,7 +357,7 @@ impl Envelope for RpcCall {
 }
 
 impl Envelope for RpcResponse {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::RpcResponse as Slot;
         let table = Reading::new(message, "RpcResponse")?;
         Ok(Self {
@@ -351,7 +383,7 @@ impl Envelope for RpcResponse {
 }
 
 impl Envelope for RpcError {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::RpcError as Slot;
         let table = Reading::new(message, "RpcError")?;
         Ok(Self {
@@ -381,7 +413,7 @@ impl Envelope for RpcError {
 }
 
 impl Envelope for Publish {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::Publish as Slot;
         let table = Reading::new(message, "Publish")?;
         Ok(Self {
@@ -412,7 +444,7 @@ impl Envelope for Publish {
 }
 
 impl Envelope for Subscribe {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::Subscribe as Slot;
         let table = Reading::new(message, "Subscribe")?;
         let overflow = Overflow(table.u8(Slot::VT_OVERFLOW)?);
@@ -451,7 +483,7 @@ impl Envelope for Subscribe {
 }
 
 impl Envelope for Subscribed {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::Subscribed as Slot;
         let table = Reading::new(message, "Subscribed")?;
         Ok(Self {
@@ -471,7 +503,7 @@ impl Envelope for Subscribed {
 }
 
 impl Envelope for Event {
-    fn decode(message: &Bytes) -> Result<Self, DecodeError> {
+    fn read(message: Source<'_>) -> Result<Self, DecodeError> {
         use schema::Event as Slot;
         let table = Reading::new(message, "Event")?;
         let kind = EventKind(table.u8(Slot::VT_KIND)?);

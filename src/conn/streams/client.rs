@@ -9,7 +9,11 @@
 //! RPC_CANCEL and UNSUBSCRIBE change nothing about what the server may still send.
 
 use super::items::Items;
-use crate::conn::{ApiMisuse, ConnectionError, Event, reassembly::Reassembly, stream_map::StreamMap};
+use crate::conn::{
+    ApiMisuse, ConnectionError, Event,
+    reassembly::{Message, Reassembly},
+    stream_map::StreamMap,
+};
 use crate::wire::{
     FrameType,
     control::Credit,
@@ -17,7 +21,6 @@ use crate::wire::{
     frame::{FLAG_END, Frame},
     limits::CREDIT_MAX,
 };
-use bytes::Bytes;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -200,18 +203,18 @@ impl ClientStreams {
             }
         }
         let Some(message) = self.partial.recv(frame)? else { return Ok(None) };
-        self.recv_message(frame.frame_type, stream, &message).map(Some)
+        self.recv_message(frame.frame_type, stream, message).map(Some)
     }
 
     fn recv_message(
         &mut self,
         frame_type: FrameType,
         stream: u32,
-        message: &Bytes,
+        message: Message<'_>,
     ) -> Result<Event, ConnectionError> {
         Ok(match frame_type {
             FrameType::SUBSCRIBED => {
-                let subscribed = Subscribed::decode(message)?;
+                let subscribed = Subscribed::read(message.source())?;
                 if let Some(State::Subscription { is_live, .. }) = self.streams.get_mut(&stream) {
                     *is_live = true;
                 }
@@ -221,18 +224,18 @@ impl ClientStreams {
                 if let Some(State::Call { items, .. }) = self.streams.get_mut(&stream) {
                     items.recv_item()?;
                 }
-                Event::Data(stream, message.clone())
+                Event::Data(stream, message.into())
             }
             FrameType::EVENT => {
                 self.spend_credit(stream)?;
-                Event::Item(stream, EventMessage::decode(message)?)
+                Event::Item(stream, EventMessage::read(message.source())?)
             }
             last => {
                 self.remove(stream);
                 if last == FrameType::RPC_RESPONSE {
-                    Event::Response(stream, RpcResponse::decode(message)?)
+                    Event::Response(stream, RpcResponse::read(message.source())?)
                 } else {
-                    Event::Error(stream, RpcError::decode(message)?)
+                    Event::Error(stream, RpcError::read(message.source())?)
                 }
             }
         })
@@ -258,6 +261,7 @@ mod tests {
         envelope::{CLIENT_ITEMS, EventKind, SERVER_ITEMS},
         frame::FLAG_MORE,
     };
+    use bytes::Bytes;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
         value.to_bytes().to_vec()

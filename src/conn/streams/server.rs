@@ -10,7 +10,11 @@
 //! server's answer on the way and are ignored; on a stream it never opened they are a PROTOCOL_ERROR.
 
 use super::{is_client_stream, items::Items};
-use crate::conn::{ApiMisuse, ConnectionError, Limits, reassembly::Reassembly, stream_map::StreamMap};
+use crate::conn::{
+    ApiMisuse, ConnectionError, Limits,
+    reassembly::{Message, Reassembly},
+    stream_map::StreamMap,
+};
 use crate::wire::{
     ErrorCode, FrameType,
     control::Credit,
@@ -126,7 +130,7 @@ impl ServerStreams {
         Ok(self.admit(frame.frame_type, stream, &message))
     }
 
-    fn admit(&mut self, frame_type: FrameType, stream: u32, message: &Bytes) -> Received {
+    fn admit(&mut self, frame_type: FrameType, stream: u32, message: &Message<'_>) -> Received {
         if self.going_away_after.is_some_and(|last| stream > last) {
             return Received::Refuse(stream, ErrorCode::GOING_AWAY, "the server is shutting down");
         }
@@ -135,7 +139,7 @@ impl ServerStreams {
             _ if self.calls >= self.calls_max => {
                 Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight")
             }
-            FrameType::PUBLISH => match Publish::decode(message) {
+            FrameType::PUBLISH => match Publish::read(message.source()) {
                 Ok(publish) => {
                     self.open_call(stream, &RpcCall::default());
                     Received::Publish(stream, publish)
@@ -145,7 +149,7 @@ impl ServerStreams {
                     Received::Refuse(stream, ErrorCode::INVALID_REQUEST, reason)
                 }
             },
-            _ => match RpcCall::decode(message) {
+            _ => match RpcCall::read(message.source()) {
                 Ok(call) => {
                     self.open_call(stream, &call);
                     Received::Call(stream, call)
@@ -164,11 +168,11 @@ impl ServerStreams {
         self.streams.insert(stream, State::Call { is_cancelled: false, items });
     }
 
-    fn admit_subscription(&mut self, stream: u32, message: &Bytes) -> Received {
+    fn admit_subscription(&mut self, stream: u32, message: &Message<'_>) -> Received {
         if self.subscriptions >= self.subscriptions_max {
             return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many subscriptions");
         }
-        let subscribe = match Subscribe::decode(message) {
+        let subscribe = match Subscribe::read(message.source()) {
             Ok(subscribe) if subscribe.credit <= CREDIT_MAX => subscribe,
             _ => {
                 let reason = "the subscription is not a valid Subscribe";
@@ -198,7 +202,7 @@ impl ServerStreams {
         items.check_recv()?;
         let Some(item) = self.partial.recv(frame)? else { return Ok(Received::Nothing) };
         items.recv_item()?;
-        Ok(Received::Data(stream, item))
+        Ok(Received::Data(stream, item.into()))
     }
 
     fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
