@@ -250,7 +250,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
 }
 
 fn caller(access: &AccessHandle, principal: Principal) -> Arc<Caller> {
-    Arc::new(Caller { principal: Arc::new(principal), access: access.clone() })
+    Arc::new(Caller::new(principal, access.clone()))
 }
 
 #[test]

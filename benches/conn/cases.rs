@@ -268,7 +268,7 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
     cases.push(case("dispatch: sys.echo of 64 bytes".into(), "call", || {
         let router = sys_router(Arc::new(Stopped));
         let access = AccessHandle::new(Access::everything());
-        let caller = Arc::new(Caller { principal: Arc::new(Principal::from_handshake(None)), access });
+        let caller = Arc::new(Caller::new(Principal::from_handshake(None), access));
         let args = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(56)));
         Box::new(move |n| {
             for _ in 0..n {

@@ -17,7 +17,7 @@ use crate::rpc::{Call, Encoding, Status, Untrusted};
 pub const JSON_DEPTH_MAX: usize = 128;
 
 /// How many fields the method with the most has (`table.query`).
-const FIELDS_MAX: usize = 5;
+const FIELDS_MAX: usize = 6;
 
 /// What a call without arguments means.
 const NO_ARGS: &[u8] = b"{}";
@@ -61,6 +61,11 @@ impl<'a> Args<'a> {
         self.get(name).map(|raw| read(name, raw, "an integer")).transpose()
     }
 
+    /// A truth value that may be absent or null.
+    pub(super) fn optional_bool(&self, name: &'static str) -> Result<Option<bool>, Status> {
+        self.nullable(name).map(|raw| read(name, raw, "true or false")).transpose()
+    }
+
     /// A count that may be absent or null.
     pub(super) fn optional_count(&self, name: &'static str) -> Result<Option<u32>, Status> {
         self.nullable(name).map(|raw| read(name, raw, "a whole number from 0 to 4294967295")).transpose()
@@ -89,6 +94,33 @@ impl<'a> Args<'a> {
 
     fn required(&self, name: &'static str) -> Result<&'a RawValue, Status> {
         self.get(name).ok_or_else(|| Status::invalid(format!("the field `{name}` is missing")))
+    }
+}
+
+/// The transaction that a call of a method on documents names.
+///
+/// It is looked for before the method reads its arguments, so the usual call, which has none, pays for a search in its bytes
+/// alone: a key `sid` is these letters in quotes, or has one of them as `\u00..`.
+pub(super) fn sid(call: &Call) -> Result<Option<String>, Status> {
+    #[derive(serde::Deserialize)]
+    struct Sid<'a> {
+        #[serde(borrow, default, deserialize_with = "present")]
+        sid: Option<&'a RawValue>,
+    }
+    /// Null is there too.
+    fn present<'de, D: de::Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+        <&RawValue>::deserialize(value).map(Some)
+    }
+    let has = |pattern: &[u8]| memchr::memmem::find(&call.args, pattern).is_some();
+    if call.encoding != Encoding::Json || !(has(br#""sid""#) || has(br"\u00")) {
+        return Ok(None);
+    }
+    match serde_json::from_str(text(call)?) {
+        Ok(Sid { sid: Some(raw) }) => read("sid", raw, "a string").map(|Text(sid)| Some(sid.into_owned())),
+        Ok(Sid { sid: None }) => Ok(None),
+        Err(error) if error.is_data() => Err(invalid(&error)),
+        // The method says what is wrong.
+        Err(_) => Ok(None),
     }
 }
 
@@ -297,6 +329,22 @@ mod tests {
         assert_eq!(args.optional_integer("if_version"), Ok(Some(-3)));
         assert_eq!(args.optional_object("filter"), Ok(None));
         assert_eq!(args.optional_string("id"), Ok(None));
+    }
+
+    #[test]
+    fn a_transaction_is_found_however_its_key_is_written_and_only_at_the_top() {
+        let found = |args: &str| sid(&call(args));
+        assert_eq!(found(r#"{"table":"t","sid":"x"}"#), Ok(Some("x".to_owned())));
+        assert_eq!(found(r#"{"s\u0069d":"\u0078"}"#), Ok(Some("x".to_owned())));
+        for without in ["", "{}", r#"{"data":{"sid":"x"}}"#, r#"{"data":"\u0001"}"#, r#"{"sid":"#] {
+            assert_eq!(found(without), Ok(None), "{without}");
+        }
+        // A caller who means a transaction does not write outside of it by mistake.
+        for wrong in
+            [r#"{"sid":null}"#, r#"{"sid":5}"#, r#"{"sid":"x","sid":"y"}"#, r#"{"sid":"x","s\u0069d":"y"}"#]
+        {
+            assert!(found(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -8,13 +8,14 @@ use futures_util::FutureExt;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::args::Args;
+use super::args::{self, Args};
 use super::caller::Context;
 use super::documents::Method;
 use super::idempotent::{self, Body};
 use super::references::{Budget, Fault, LOOKUP_MAX, expand};
 use super::reply::{Json as Out, RESULT_MAX};
-use crate::rpc::{Call, Encoding, Items, Status, Untrusted};
+use super::transactions::{self, Manner};
+use crate::rpc::{Call, Encoding, Items, Reply, Status, Untrusted};
 use crate::store::{Isolation, Store, TransactionOptions};
 use crate::wire::registry::ErrorCode;
 
@@ -60,9 +61,21 @@ pub(super) async fn batch(store: Store, context: Context, call: Call) -> Result<
     }
 }
 
+/// The same in a transaction of the caller: it is whole because that transaction is rolled back when a call fails.
+pub(super) fn within(context: &Context, call: &Call, sid: &str) -> Reply {
+    let steps = match read(context, call) {
+        Ok(steps) => Arc::new(steps),
+        Err(status) => return Reply::Ready(Err(status)),
+    };
+    let manner = Manner { writes: steps.iter().any(|step| step.method.writes()), whole: true };
+    let has_key = call.idempotency_key.is_some();
+    let inner = context.clone();
+    transactions::within(context, sid, has_key, &manner, move |store| run(store, inner, steps).boxed())
+}
+
 /// The calls, each judged as if it came alone.
 fn read(context: &Context, call: &Call) -> Result<Vec<Step>, Status> {
-    let args = Args::parse(call, &["calls"])?;
+    let args = Args::parse(call, &["calls", "sid"])?;
     let calls = args.json("calls")?;
     let shape = || Status::invalid("the field `calls` has to be an array of `{method, args}`");
     let calls: Vec<Written<'_>> = serde_json::from_slice(&calls).map_err(|_| shape())?;
@@ -83,6 +96,10 @@ fn judge(context: &Context, call: Written<'_>) -> Result<Step, Status> {
         Some(args) => args.to_owned(),
         None => RawValue::from_string("{}".to_owned()).expect("this is JSON"),
     };
+    let step = Call { args: Bytes::copy_from_slice(args.get().as_bytes()), ..step_call(String::new()) };
+    if args::sid(&step)?.is_some() {
+        return Err(Status::invalid("the field `sid` belongs to the batch, not to a call of it"));
+    }
     // The table or topic is never a reference: who may use it is known before anything is done.
     method.authorise(context, args.get())?;
     Ok(Step { method, name: call.method.into_owned(), args })
@@ -126,14 +143,19 @@ async fn run_step(
             ),
         ),
     })?;
-    let call = Call {
-        method: step.name.clone(),
+    let call = Call { args: Bytes::from(args), ..step_call(step.name.clone()) };
+    step.method.run(store.clone(), context.clone(), call).await
+}
+
+/// A call without arguments.
+fn step_call(method: String) -> Call {
+    Call {
+        method,
         encoding: Encoding::Json,
-        args: Bytes::from(args),
+        args: Bytes::new(),
         idempotency_key: None,
         items: Items::default(),
-    };
-    step.method.run(store.clone(), context.clone(), call).await
+    }
 }
 
 /// Says which call failed.

@@ -61,6 +61,11 @@ impl Method {
         }
     }
 
+    /// Whether it changes anything.
+    pub(super) fn writes(self) -> bool {
+        self == Self::Publish || self.rights().contains(&TableRight::Write)
+    }
+
     /// Judges the caller by the arguments as they stand, before anything is done: for calls that may be answered without
     /// running the method. The method itself judges again.
     pub(super) fn authorise(self, context: &Context, args: &str) -> Result<(), Status> {
@@ -106,11 +111,16 @@ struct Table<'a> {
     table: Cow<'a, str>,
 }
 
-/// The store for the operations of a call: in its connection's turn, until its deadline, unless it is cancelled.
+/// The store for the operations of a call.
 pub(super) fn scoped(store: &Store, context: &Context) -> Store {
+    store.scoped(scope(context))
+}
+
+/// What the operations of a call run in: its connection's turn, until its deadline, unless it is cancelled.
+pub(super) fn scope(context: &Context) -> Scope {
     let scope = Scope::of(Lane(context.connection.0)).cancelled_by(context.cancelled.clone());
-    store.scoped(match context.deadline {
+    match context.deadline {
         Some(left) => scope.lasting(left),
         None => scope,
-    })
+    }
 }

@@ -12,6 +12,7 @@ mod streams;
 mod sys;
 mod tables;
 mod topics;
+mod transactions;
 
 use std::sync::Arc;
 
@@ -19,7 +20,8 @@ use crate::rpc::{self, CLIENT_ITEMS, Call, Items, Reply, SERVER_ITEMS, Status};
 use crate::store::{Isolation, Store};
 
 use documents::{Method, scoped};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
+use transactions::Manner;
 
 pub use args::JSON_DEPTH_MAX;
 pub use batch::{BATCH_ARGS_MAX, BATCH_CALLS_MAX};
@@ -27,11 +29,12 @@ pub use caller::{Caller, Context, Router};
 pub use reply::RESULT_MAX;
 pub use sys::{Clock, PROTOCOL};
 pub use topics::{PUBLISH, publish_args};
+pub use transactions::{TRANSACTIONS_PER_CONNECTION, Transactions};
 
-/// The server's router: `sys.*`, `table.*` and `topic.*`, each call authorised before its method is looked up.
+/// The server's router: `sys.*`, `table.*`, `topic.*` and `tx.*`, each call authorised before its method is looked up.
 pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
     with_sys(rpc::Router::builder(), clock)
-        .method("table.get", on(store, tables::get))
+        .method("table.get", reading(store, Method::Get))
         .method("table.set", writing(store, Method::Set))
         .method("table.update", writing(store, Method::Update))
         .method("table.delete", writing(store, Method::Delete))
@@ -39,13 +42,18 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method("table.pop", writing(store, Method::Pop))
         .method("table.shift", writing(store, Method::Shift))
         .method_with_items("table.query", SERVER_ITEMS, query(store))
-        .method_with_items("table.import", CLIENT_ITEMS, on(store, streams::import))
-        .method("table.count", on(store, tables::count))
-        .method("table.ptr", on(store, tables::ptr))
+        .method_with_items("table.import", CLIENT_ITEMS, import(store))
+        .method("table.count", reading(store, Method::Count))
+        .method("table.ptr", reading(store, Method::Ptr))
         .method("table.create", writing(store, Method::Create))
-        .method("table.list", on(store, tables::list))
-        .method("table.batch", on(store, batch::batch))
+        .method("table.list", reading(store, Method::List))
+        .method("table.batch", batching(store))
         .method(PUBLISH, writing(store, Method::Publish))
+        .method("tx.begin", on(store, transactions::begin))
+        .method("tx.commit", |context: Context, call: Call| transactions::commit(&context, &call))
+        .method("tx.rollback", |context: Context, call: Call| transactions::roll_back(&context, &call))
+        .method("tx.status", |context: Context, call: Call| transactions::status(&context, &call))
+        .method("tx.minActiveTxid", on(store, transactions::min_active))
         .build()
         .expect("every name is given once in this function")
 }
@@ -79,10 +87,53 @@ fn echo(context: Context, mut call: Call) -> Reply {
 /// `table.query`: a page in the answer, or everything as items.
 fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, mut call| match call.items.server.take() {
-        None => Reply::pending(tables::query(scoped(&store, &context), context, call)),
-        Some(items) => Reply::pending(streams::query(store.clone(), context, call, items)),
+    move |context, mut call| {
+        let in_transaction = args::sid(&call);
+        match (call.items.server.take(), in_transaction) {
+            (_, Err(status)) => Reply::Ready(Err(status)),
+            (None, Ok(None)) => Reply::pending(tables::query(scoped(&store, &context), context, call)),
+            (Some(items), Ok(None)) => Reply::pending(streams::query(store.clone(), context, call, items)),
+            (items, Ok(Some(sid))) => {
+                let inner = context.clone();
+                within(&context, &sid, call, false, move |store, call| match items {
+                    None => tables::query(store, inner, call).boxed(),
+                    Some(items) => streams::query(store, inner, call, items).boxed(),
+                })
+            }
+        }
     }
+}
+
+/// `table.import`: each document by itself, or all in the caller's transaction.
+fn import(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, call| match args::sid(&call) {
+        Err(status) => Reply::Ready(Err(status)),
+        Ok(None) => Reply::pending(streams::import(scoped(&store, &context), context, call)),
+        Ok(Some(sid)) => {
+            let inner = context.clone();
+            within(&context, &sid, call, true, move |store, call| streams::import(store, inner, call).boxed())
+        }
+    }
+}
+
+/// `table.batch`: in a transaction of its own, or in the caller's.
+fn batching(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, call| match args::sid(&call) {
+        Err(status) => Reply::Ready(Err(status)),
+        Ok(None) => Reply::pending(batch::batch(scoped(&store, &context), context, call)),
+        Ok(Some(sid)) => batch::within(&context, &call, &sid),
+    }
+}
+
+/// Runs a call in a transaction of the caller.
+fn within<F>(context: &Context, sid: &str, call: Call, writes: bool, method: F) -> Reply
+where
+    F: FnOnce(Store, Call) -> BoxFuture<'static, Result<bytes::Bytes, Status>> + Send + 'static,
+{
+    let (has_key, manner) = (call.idempotency_key.is_some(), Manner { writes, whole: false });
+    transactions::within(context, sid, has_key, &manner, move |store| method(store, call))
 }
 
 /// A handler that awaits the store.
@@ -95,10 +146,31 @@ where
     move |context, call| Reply::pending(method(scoped(&store, &context), context, call))
 }
 
+/// A handler that reads.
+fn reading(store: &Store, method: Method) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, call| match args::sid(&call) {
+        Err(status) => Reply::Ready(Err(status)),
+        Ok(None) => Reply::pending(method.run(scoped(&store, &context), context, call)),
+        Ok(Some(sid)) => document(method, context, call, &sid),
+    }
+}
+
+/// A method on documents in a transaction of the caller.
+fn document(method: Method, context: Context, call: Call, sid: &str) -> Reply {
+    let inner = context.clone();
+    within(&context, sid, call, method.writes(), move |store, call| method.run(store, inner, call).boxed())
+}
+
 /// A handler that writes: once, when the call has a name.
 fn writing(store: &Store, method: Method) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
     move |context, call| {
+        match args::sid(&call) {
+            Err(status) => return Reply::Ready(Err(status)),
+            Ok(Some(sid)) => return document(method, context, call, &sid),
+            Ok(None) => {}
+        }
         let store = scoped(&store, &context);
         if call.idempotency_key.is_none() {
             return Reply::pending(method.run(store, context, call));

@@ -45,7 +45,7 @@ pub(super) async fn query(
     call: Call,
     items: ItemSender,
 ) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "order", "limit"])?;
+    let args = Args::parse(&call, &["table", "filter", "order", "limit", "sid"])?;
     let table = tables::table(&context, &args, TableRight::Read)?;
     let query = StreamQuery {
         filter: args.optional_object("filter")?.map(crate::store::Json::new),
@@ -93,7 +93,7 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
             "`table.import` takes no idempotency key: its documents have ids for that",
         ));
     }
-    let args = Args::parse(&call, &["table"])?;
+    let args = Args::parse(&call, &["table", "sid"])?;
     let table = tables::table(&context, &args, TableRight::Write)?;
     let mut writes = FuturesUnordered::new();
     let (mut written, mut failure) = (0_i64, None);

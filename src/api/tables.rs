@@ -1,7 +1,8 @@
 //! `table.*`: documents, from arguments to the store and back.
 //!
 //! Every function goes the same way: read the arguments, have the table authorised, ask the store, write the reply. The
-//! table is authorised before the store hears of it, so a refusal is the same whether the table exists or not.
+//! table is authorised before the store hears of it, so a refusal is the same whether the table exists or not. Each takes
+//! the field `sid` too: it was read before, and the store that comes in is in that transaction.
 
 use bytes::Bytes;
 
@@ -53,7 +54,7 @@ pub(super) fn in_field(field: &str, error: StoreError) -> Status {
 
 /// `table.get {table, id}`: `{data, version}` or null.
 pub(super) async fn get(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "id"])?;
+    let args = Args::parse(&call, &["table", "id", "sid"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let Some(found) = store.get(table.name(), &id(&args)?).await? else { return Ok(NULL) };
     Out::with_room(found.data.as_bytes().len())
@@ -67,7 +68,7 @@ pub(super) async fn get(store: Store, context: Context, call: Call) -> Result<By
 
 /// `table.set {table, id, data, if_version?}`: `{version}`.
 pub(super) async fn set(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "id", "data", "if_version"])?;
+    let args = Args::parse(&call, &["table", "id", "data", "if_version", "sid"])?;
     let table = table(&context, &args, TableRight::Write)?;
     let if_version = args.optional_integer("if_version")?;
     if if_version.is_some_and(|version| version < 0) {
@@ -79,7 +80,7 @@ pub(super) async fn set(store: Store, context: Context, call: Call) -> Result<By
 
 /// `table.update {table, id, data}`: merges by RFC 7386, `{version}`.
 pub(super) async fn update(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "id", "data"])?;
+    let args = Args::parse(&call, &["table", "id", "data", "sid"])?;
     let table = table(&context, &args, TableRight::Write)?;
     let patch = Json::new(args.json("data")?);
     version(store.update(writer(&context), table.name(), &id(&args)?, patch).await?)
@@ -87,7 +88,7 @@ pub(super) async fn update(store: Store, context: Context, call: Call) -> Result
 
 /// `table.delete {table, id}`: `{deleted}`.
 pub(super) async fn delete(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "id"])?;
+    let args = Args::parse(&call, &["table", "id", "sid"])?;
     let table = table(&context, &args, TableRight::Write)?;
     let deleted = store.delete(writer(&context), table.name(), &id(&args)?).await?;
     Ok(Bytes::from_static(if deleted { br#"{"deleted":true}"# } else { br#"{"deleted":false}"# }))
@@ -95,7 +96,7 @@ pub(super) async fn delete(store: Store, context: Context, call: Call) -> Result
 
 /// `table.push {table, data}`: `{id}`.
 pub(super) async fn push(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "data"])?;
+    let args = Args::parse(&call, &["table", "data", "sid"])?;
     let table = table(&context, &args, TableRight::Write)?;
     let data = Json::new(args.json("data")?);
     let id = store.push(writer(&context), table.name(), data).await?;
@@ -116,7 +117,7 @@ pub(super) async fn shift(store: Store, context: Context, call: Call) -> Result<
 
 /// Taking a document out shows and removes it: both rights are needed.
 fn taking(context: &Context, call: &Call) -> Result<AuthorisedTable<TableName>, Status> {
-    let args = Args::parse(call, &["table"])?;
+    let args = Args::parse(call, &["table", "sid"])?;
     let readable = table(context, &args, TableRight::Read)?;
     context.caller.authorise_table(readable.into_name(), TableRight::Write)
 }
@@ -124,7 +125,7 @@ fn taking(context: &Context, call: &Call) -> Result<AuthorisedTable<TableName>, 
 /// `table.query {table, filter?, order?, limit?, after?}`: `{items: [{id, data, version}], next}`; `next` is null on the
 /// last page.
 pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "order", "limit", "after"])?;
+    let args = Args::parse(&call, &["table", "filter", "order", "limit", "after", "sid"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let order = args.optional_string("order")?;
     let query = Query {
@@ -155,7 +156,7 @@ pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<
 
 /// `table.count {table, filter?}`: `{count}`.
 pub(super) async fn count(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter"])?;
+    let args = Args::parse(&call, &["table", "filter", "sid"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let filter = args.optional_object("filter")?.map(Json::new);
     let count = store.count(table.name(), filter).await?;
@@ -164,7 +165,7 @@ pub(super) async fn count(store: Store, context: Context, call: Call) -> Result<
 
 /// `table.ptr {table}`: `{ptr}`, the physical table as `schema.table`.
 pub(super) async fn ptr(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table"])?;
+    let args = Args::parse(&call, &["table", "sid"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let ptr = store.ptr(table.name()).await?;
     Out::with_room(0).raw(r#"{"ptr":"#).string(&ptr).raw("}").finish()
@@ -172,7 +173,7 @@ pub(super) async fn ptr(store: Store, context: Context, call: Call) -> Result<By
 
 /// `table.create {table}`: `{created: true}`, or ALREADY_EXISTS.
 pub(super) async fn create(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table"])?;
+    let args = Args::parse(&call, &["table", "sid"])?;
     let table = table(&context, &args, TableRight::Write)?;
     if store.create_table(table.name()).await? {
         return Ok(Bytes::from_static(br#"{"created":true}"#));
@@ -182,7 +183,7 @@ pub(super) async fn create(store: Store, context: Context, call: Call) -> Result
 
 /// `table.list`: `{tables: [name, ..]}`, only those the caller may read.
 pub(super) async fn list(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    Args::parse(&call, &[])?;
+    Args::parse(&call, &["sid"])?;
     let readable = store.list_tables().await?.into_iter().filter_map(|info| {
         // One decision for each table, by the same function that guards the reads themselves.
         context.caller.authorise_table(info.name, TableRight::Read).ok()

@@ -45,7 +45,7 @@ pub(super) fn authorise(context: &Context, args: &str) -> Result<(), Status> {
 
 /// `topic.publish {topic, data}`: `{id, cursor}`; `cursor` is null when too many transactions were running to name them.
 pub(super) async fn publish(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["topic", "data"])?;
+    let args = Args::parse(&call, &["topic", "data", "sid"])?;
     let topic = topic(&context, &args.string("topic")?)?;
     let data = Json::new(args.json("data")?);
     let published = store.publish(writer(&context), topic.name(), data).await?;

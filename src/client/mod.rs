@@ -14,6 +14,8 @@
 //! What is safe to send again: methods that only read, and calls with an [`IdempotencyKey`]. [`RetryPolicy`] says how often
 //! and when, [`RetryBudget`] how much all calls of a client may add to a server's work.
 //!
+//! [`Client::transaction`] runs a closure in a transaction, and again when another one was in its way.
+//!
 //! It runs on a tokio runtime with IO and time enabled.
 
 mod calls;
@@ -37,6 +39,7 @@ mod retry;
 mod signals;
 mod stream;
 mod subscription;
+mod transaction;
 mod transport;
 mod url;
 
@@ -54,4 +57,5 @@ pub use response::Response;
 pub use retry::{RetryBudget, RetryPolicy};
 pub use stream::{CallStream, StreamOptions};
 pub use subscription::{Change, Item, Source, SubscribeOptions, Subscription};
+pub use transaction::{Isolation, Transaction, TransactionOptions};
 pub use url::{DEFAULT_PORT, DEFAULT_WEBSOCKET_PATH, ServerUrl, Transport, UrlError};

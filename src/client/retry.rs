@@ -64,7 +64,7 @@ impl RetryPolicy {
 
     /// The pause after so many attempts. What the server asked for comes first, whole: its clients are to be spread behind
     /// it, not before it.
-    fn pause(&self, attempts: u32, retry_after: Option<Duration>) -> Duration {
+    pub(super) fn pause(&self, attempts: u32, retry_after: Option<Duration>) -> Duration {
         let jitter =
             full_jitter(self.first_pause, self.longest_pause, attempts.saturating_sub(1), (self.jitter)());
         retry_after.unwrap_or_default().saturating_add(jitter)

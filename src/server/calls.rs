@@ -84,9 +84,13 @@ impl Future for Next {
     }
 }
 
-/// Work that was told to stop because of its deadline says that it was cancelled; its caller did not.
+/// Work that was told to stop because of its deadline says that it was cancelled; its caller did not. What else it says
+/// about itself stays.
 fn as_timeout(status: Status) -> Status {
-    if status.code == ErrorCode::CANCELLED { timeout() } else { status }
+    match status.code {
+        ErrorCode::CANCELLED => Status { details: status.details, ..timeout() },
+        _ => status,
+    }
 }
 
 fn timeout() -> Status {

@@ -213,11 +213,14 @@ fn feed_options(config: &Config) -> FeedOptions {
 }
 
 fn store_options(config: &Config, database: tokio_postgres::Config, create_tables: bool) -> StoreOptions {
-    let section = &config.database;
+    let (section, limits) = (&config.database, &config.limits);
     StoreOptions {
         read_connections: section.read_connections.into(),
         write_connections: section.write_connections.into(),
         transaction_connections: section.transaction_connections.into(),
+        open_transactions: limits.transactions.into(),
+        transaction_idle: limits.transaction_idle.get(),
+        transaction_longest: limits.transaction_time.get(),
         waiting_max: usize::try_from(section.waiting_statements).unwrap_or(usize::MAX),
         statement_timeout: section.statement_timeout.get(),
         lock_timeout: section.lock_timeout.get(),

@@ -315,7 +315,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
         let suite = peer.suite.name().unwrap_or("unknown");
         tracing::debug!(connection = %id, peer = %self.peer_address, %principal, suite, "connection established");
-        let caller = api::Caller { principal: Arc::new(principal), access: self.shared.access.clone() };
+        let mut caller = api::Caller::new(principal, self.shared.access.clone());
+        caller.transactions =
+            api::Transactions::at_most(self.shared.config.limits.transactions_per_connection);
         self.established = Some(Established { caller: Arc::new(caller), id });
     }
 

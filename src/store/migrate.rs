@@ -30,6 +30,11 @@ const MIGRATIONS: &[Migration] = &[
     Migration { number: 1, name: "init", sql: include_str!("../../schemas/sql/0001_init.sql") },
     Migration { number: 2, name: "idempotency", sql: include_str!("../../schemas/sql/0002_idempotency.sql") },
     Migration { number: 3, name: "topics", sql: include_str!("../../schemas/sql/0003_topics.sql") },
+    Migration {
+        number: 4,
+        name: "transactions",
+        sql: include_str!("../../schemas/sql/0004_transactions.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

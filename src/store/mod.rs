@@ -50,7 +50,9 @@ pub use json::Json;
 pub use scope::{Lane, Scope, StopSignal};
 pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
 pub use topics::{Published, TOPIC_NAME_LEN_MAX, TopicName};
-pub use transactions::{Isolation, TransactionOptions};
+pub use transactions::{
+    InTransaction, Isolation, OpenOptions, OpenStatus, OpenTransaction, Over, TransactionOptions, Writes,
+};
 pub use types::{
     DOCUMENT_DEPTH_MAX, DOCUMENT_ID_LEN_MAX, DOCUMENT_LEN_MAX, Document, DocumentId, ORDER_PATH_LEN_MAX,
     Order, Page, QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX, QUERY_PAGE_LEN_MAX, Query, TABLE_NAME_LEN_MAX,
@@ -69,6 +71,12 @@ pub struct StoreOptions {
     /// Connections for transactions of several statements, each opened when it is first needed. One is taken by a
     /// transaction for all of its time.
     pub transaction_connections: usize,
+    /// Transactions that others may keep open at a time ([`Store::begin`]), each with a connection, besides those above.
+    pub open_transactions: usize,
+    /// How long an open transaction may wait for the next thing to do before it is rolled back.
+    pub transaction_idle: Duration,
+    /// How long an open transaction may last before it is rolled back.
+    pub transaction_longest: Duration,
     /// The most statements that may be on their way to Postgres or wait for it, for reads and for writes each.
     pub waiting_max: usize,
     /// The most bytes of parameters of these statements, for reads and for writes each.
@@ -91,6 +99,9 @@ impl StoreOptions {
             read_connections: 2,
             write_connections: 4,
             transaction_connections: 8,
+            open_transactions: 12,
+            transaction_idle: Duration::from_secs(5),
+            transaction_longest: Duration::from_secs(30),
             waiting_max: 1_024,
             waiting_bytes_max: 64 * 1024 * 1024,
             statement_timeout: Duration::from_secs(30),
@@ -111,6 +122,7 @@ struct Inner {
     reads: Arc<Group>,
     writes: Arc<Group>,
     transactions: TransactionPool,
+    open_transactions: TransactionPool,
     tables: TableCache,
     ids: IdSource,
     /// Which database this is, in cursors.
@@ -144,9 +156,21 @@ impl Store {
             })?;
         }
         let transactions = TransactionPool::new(&options);
+        let open_transactions = TransactionPool::of_open(&options);
         let (tables, ids) = (TableCache::default(), IdSource::default());
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
-        let inner = Inner { options, reads, writes, transactions, tables, ids, database, written, streams };
+        let inner = Inner {
+            options,
+            reads,
+            writes,
+            transactions,
+            open_transactions,
+            tables,
+            ids,
+            database,
+            written,
+            streams,
+        };
         Ok(Self(Arc::new(inner), Scope::default()))
     }
 
@@ -187,6 +211,7 @@ impl Store {
         let longest = self.0.options.statement_timeout;
         tokio::join!(
             self.0.transactions.close(longest),
+            self.0.open_transactions.close(self.0.options.transaction_longest),
             self.0.writes.close(longest),
             self.0.reads.close(longest)
         );

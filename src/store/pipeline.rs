@@ -382,7 +382,7 @@ pub(super) async fn collect(
 }
 
 /// A parameter as the library takes it.
-fn borrow(param: &Param) -> &(dyn ToSql + Sync) {
+pub(super) fn borrow(param: &Param) -> &(dyn ToSql + Sync) {
     param.as_ref()
 }
 

@@ -40,8 +40,27 @@ pub(super) enum StatementKey {
     KeepReply,
     /// Parameters: place in the log, id, data, principal. Columns: transaction, snapshot. See `topics`.
     Publish,
-    /// The end of a transaction, for the log: it is not prepared.
+    /// Columns: id of the transaction, snapshot, process. See `transactions::register`, for the next ones too.
+    Introduce {
+        /// Whether the transaction may write, and gets an id for that.
+        writes: bool,
+    },
+    /// Parameters: sid, owner, id of the transaction, snapshot, seconds.
+    Register,
+    /// Parameter: sid.
+    Unregister,
+    /// Column: id of a transaction.
+    MinActive,
+    /// Parameters: sid, id of the transaction. Columns: status, whether the sid is registered.
+    Outcome,
+    /// Parameters: process, id of the transaction.
+    Terminate,
+    /// Ends of a transaction and queries that are streamed, for the log: they are not prepared here.
+    Begin,
+    /// See [`Begin`](Self::Begin).
     Commit,
+    /// See [`Begin`](Self::Begin).
+    Stream,
 }
 
 /// What is done on a table.
@@ -108,7 +127,15 @@ impl StatementKey {
             Self::ClaimKey => super::idempotency::CLAIM.to_owned(),
             Self::KeepReply => super::idempotency::KEEP.to_owned(),
             Self::Publish => super::topics::publish_sql(),
+            Self::Introduce { writes } => super::transactions::introduce_sql(*writes),
+            Self::Register => super::transactions::REGISTER.to_owned(),
+            Self::Unregister => super::transactions::UNREGISTER.to_owned(),
+            Self::MinActive => super::transactions::MIN_ACTIVE.to_owned(),
+            Self::Outcome => super::transactions::OUTCOME.to_owned(),
+            Self::Terminate => super::transactions::TERMINATE.to_owned(),
+            Self::Begin => "BEGIN".to_owned(),
             Self::Commit => "COMMIT".to_owned(),
+            Self::Stream => "SELECT".to_owned(),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Queries whose result is as long as it is: read through a portal, a piece at a time, as the reader takes them.
 //!
-//! Each has a session of its own for as long as it runs, in one snapshot. A reader that stops reading stops the portal:
-//! what waits here is one chunk, and what Postgres has ready in the socket.
+//! Each has a session of its own for as long as it runs, in one snapshot, or that of its transaction. A reader that stops
+//! reading stops the portal: what waits here is one chunk, and what Postgres has ready in the socket.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -16,6 +17,7 @@ use super::session::{self, Access};
 use super::sqlstate::{self, Verdict};
 use super::statements::Param;
 use super::tables::column;
+use super::transactions::Transaction;
 use super::{Document, DocumentId, Json, Order, Store, StoreError, TableName, TablePtr};
 
 /// Streams at the same time: each has a session of Postgres, and a snapshot that keeps deleted rows from being collected.
@@ -89,6 +91,12 @@ impl Store {
             filter.check()?;
         }
         let table = self.table(table).await?;
+        if let Some(transaction) = &self.1.transaction {
+            let transaction = Arc::clone(transaction);
+            let (sender, chunks) = mpsc::channel(1);
+            let task = tokio::spawn(async move { read_inside(&transaction, &table, &query, &sender).await });
+            return Ok(DocumentStream { chunks, task });
+        }
         let busy = |_| StoreError::Unavailable { retry_after: RETRY_AFTER };
         let place = self.0.streams.clone().try_acquire_owned().map_err(busy)?;
         let session = session::open(&self.0.options, Access::Read).await.map_err(|error| {
@@ -147,34 +155,97 @@ async fn read(
     let params = params(query);
     let borrowed: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| &**param as _).collect();
     let portal = transaction.bind(&statement, &borrowed).await?;
-    let (mut chunk, mut len) = (Vec::new(), 0);
+    let mut chunks = Chunks::new(sender);
     loop {
         let rows = transaction.query_portal_raw(&portal, ROWS_PER_FETCH).await?;
         let mut rows = pin!(rows);
         let mut found = 0;
         while let Some(row) = rows.try_next().await? {
             found += 1;
-            let Ok(document) = document(&row) else {
-                let _unheard = sender.send(Err(StoreError::Internal)).await;
+            if chunks.take(&row).await.is_err() {
                 return Ok(());
-            };
-            len += document.data.as_bytes().len() + document.id.as_str().len();
-            chunk.push(document);
-            if len >= CHUNK_LEN || chunk.len() >= CHUNK_DOCUMENTS {
-                len = 0;
-                if sender.send(Ok(std::mem::take(&mut chunk))).await.is_err() {
-                    return Ok(());
-                }
             }
         }
         if found < ROWS_PER_FETCH {
             break;
         }
     }
-    if !chunk.is_empty() {
-        let _unheard = sender.send(Ok(chunk)).await;
-    }
+    chunks.flush().await;
     transaction.commit().await
+}
+
+/// Reads all rows into `sender`, on the connection of a transaction. Nothing else uses it meanwhile: its rows may wait in
+/// the socket as long as the reader likes, and no portal is needed.
+async fn read_inside(
+    transaction: &Transaction,
+    table: &TablePtr,
+    query: &StreamQuery,
+    sender: &mpsc::Sender<Result<Vec<Document>, StoreError>>,
+) {
+    let rows = match transaction.stream(&sql(table, query), &params(query)).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            let _unheard = sender.send(Err(error)).await;
+            return;
+        }
+    };
+    let (mut rows, mut chunks) = (pin!(rows), Chunks::new(sender));
+    loop {
+        let row = tokio::select! {
+            row = rows.try_next() => row,
+            () = sender.closed() => return transaction.left_stream(),
+        };
+        match row {
+            Ok(Some(row)) => {
+                if chunks.take(&row).await.is_err() {
+                    return transaction.left_stream();
+                }
+            }
+            Ok(None) => return chunks.flush().await,
+            Err(error) => {
+                let _unheard = sender.send(Err(transaction.stream_failed(&error))).await;
+                return;
+            }
+        }
+    }
+}
+
+/// The chunk that is filled.
+struct Chunks<'a> {
+    sender: &'a mpsc::Sender<Result<Vec<Document>, StoreError>>,
+    chunk: Vec<Document>,
+    len: usize,
+}
+
+/// The reader is gone, or was told why there is no more.
+struct Left;
+
+impl<'a> Chunks<'a> {
+    fn new(sender: &'a mpsc::Sender<Result<Vec<Document>, StoreError>>) -> Self {
+        Self { sender, chunk: Vec::new(), len: 0 }
+    }
+
+    /// Adds a row, and hands the chunk over when it is full.
+    async fn take(&mut self, row: &tokio_postgres::Row) -> Result<(), Left> {
+        let Ok(document) = document(row) else {
+            let _unheard = self.sender.send(Err(StoreError::Internal)).await;
+            return Err(Left);
+        };
+        self.len += document.data.as_bytes().len() + document.id.as_str().len();
+        self.chunk.push(document);
+        if self.len < CHUNK_LEN && self.chunk.len() < CHUNK_DOCUMENTS {
+            return Ok(());
+        }
+        self.len = 0;
+        self.sender.send(Ok(std::mem::take(&mut self.chunk))).await.map_err(|_| Left)
+    }
+
+    /// Hands over what is left.
+    async fn flush(self) {
+        if !self.chunk.is_empty() {
+            let _unheard = self.sender.send(Ok(self.chunk)).await;
+        }
+    }
 }
 
 fn document(row: &tokio_postgres::Row) -> Result<Document, StoreError> {

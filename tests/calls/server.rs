@@ -49,7 +49,7 @@ methods = ["*"]
 tables = {{ "*" = ["read", "write"] }}
 topics = {{ "*" = ["publish", "subscribe"] }}
 [access.roles.some]
-methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish"]
+methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish", "tx.*"]
 tables = {{ t = ["read", "write"], closed = ["read"] }}
 topics = {{ in = ["publish"], out = ["subscribe"] }}
 [access.roles.topics]
@@ -77,7 +77,8 @@ impl Server {
         Self::on(self.database.clone(), "")
     }
 
-    fn on(database: Config, section: &str) -> Self {
+    /// Starts one in front of a database.
+    pub(crate) fn on(database: Config, section: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let Some(Host::Unix(socket)) = database.get_hosts().first() else { panic!("a unix socket") };
         let (user, name) = (database.get_user().unwrap(), database.get_dbname().unwrap());

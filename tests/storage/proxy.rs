@@ -17,6 +17,8 @@ const SOCKET: &str = ".s.PGSQL.5432";
 const PASS: u8 = 0;
 /// The statements arrive, their answers do not.
 const SWALLOW_ANSWERS: u8 = 1;
+/// Nothing arrives.
+const SWALLOW_STATEMENTS: u8 = 2;
 
 pub(crate) struct Proxy {
     mode: Arc<AtomicU8>,
@@ -45,6 +47,12 @@ impl Proxy {
     /// From now on statements arrive and answers do not.
     pub(crate) fn swallow_answers(&self) {
         self.mode.store(SWALLOW_ANSWERS, Ordering::SeqCst);
+    }
+
+    /// From now on nothing arrives at Postgres.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn swallow_statements(&self) {
+        self.mode.store(SWALLOW_STATEMENTS, Ordering::SeqCst);
     }
 
     /// Breaks all connections.
@@ -94,7 +102,18 @@ fn listen(
 async fn pass(client: UnixStream, server: UnixStream, mode: &AtomicU8) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let statements = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(|_| ()) };
+    let statements = async {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let len = from_client.read(&mut buffer).await?;
+            if len == 0 {
+                return Ok::<(), std::io::Error>(());
+            }
+            if mode.load(Ordering::SeqCst) != SWALLOW_STATEMENTS {
+                to_server.write_all(&buffer[..len]).await?;
+            }
+        }
+    };
     let answers = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {

@@ -24,6 +24,16 @@ pub const CALLS_PER_CONNECTION: u16 = wire::CALLS_MAX;
 pub const SUBSCRIPTIONS_PER_CONNECTION: u16 = wire::SUBSCRIPTIONS_MAX;
 /// Open subscriptions of the whole server. Each may hold a queue: together with its size this bounds the memory.
 pub const SUBSCRIPTIONS: u32 = 100_000;
+/// Transactions that clients of the whole server may keep open. Each has a connection to Postgres, beside those that batches
+/// and named calls have for themselves.
+pub const TRANSACTIONS: u16 = 12;
+/// Transactions that one connection may keep open.
+pub const TRANSACTIONS_PER_CONNECTION: u16 = crate::api::TRANSACTIONS_PER_CONNECTION;
+/// How long a transaction may wait for its next call: its locks hold up others, and a client that thinks for longer is
+/// a person, or gone.
+pub const TRANSACTION_IDLE: Period = Period::from_secs(5);
+/// How long a transaction may last: as long as it does, Postgres keeps what was deleted since.
+pub const TRANSACTION_TIME: Period = Period::from_secs(30);
 /// From accept to the first record that decrypts, in total and not for each read: a peer that sends one byte a second
 /// gets nowhere.
 pub const HANDSHAKE_DEADLINE: Period = Period::new(wire::HANDSHAKE_DEADLINE);
@@ -66,6 +76,14 @@ pub struct LimitsConfig {
     pub subscriptions_per_connection: u16,
     /// See [`SUBSCRIPTIONS`].
     pub subscriptions: u32,
+    /// See [`TRANSACTIONS`].
+    pub transactions: u16,
+    /// See [`TRANSACTIONS_PER_CONNECTION`].
+    pub transactions_per_connection: u16,
+    /// See [`TRANSACTION_IDLE`].
+    pub transaction_idle: Period,
+    /// See [`TRANSACTION_TIME`].
+    pub transaction_time: Period,
     /// See [`HANDSHAKE_DEADLINE`].
     pub handshake_deadline: Period,
     /// See [`HEARTBEAT`].
@@ -97,6 +115,10 @@ impl Default for LimitsConfig {
             calls_per_connection: CALLS_PER_CONNECTION,
             subscriptions_per_connection: SUBSCRIPTIONS_PER_CONNECTION,
             subscriptions: SUBSCRIPTIONS,
+            transactions: TRANSACTIONS,
+            transactions_per_connection: TRANSACTIONS_PER_CONNECTION,
+            transaction_idle: TRANSACTION_IDLE,
+            transaction_time: TRANSACTION_TIME,
             handshake_deadline: HANDSHAKE_DEADLINE,
             heartbeat: HEARTBEAT,
             idle_timeout: IDLE_TIMEOUT,

@@ -69,10 +69,14 @@ impl Checks<'_> {
             ("calls_per_connection", u64::from(limits.calls_per_connection)),
             ("subscriptions_per_connection", u64::from(limits.subscriptions_per_connection)),
             ("subscriptions", u64::from(limits.subscriptions)),
+            ("transactions", u64::from(limits.transactions)),
+            ("transactions_per_connection", u64::from(limits.transactions_per_connection)),
         ] {
             self.require(&format!("limits.{name}"), value > 0, "has to be at least 1");
         }
         for (name, period) in [
+            ("transaction_idle", limits.transaction_idle),
+            ("transaction_time", limits.transaction_time),
             ("handshake_deadline", limits.handshake_deadline),
             ("heartbeat", limits.heartbeat),
             ("idle_timeout", limits.idle_timeout),

@@ -1,5 +1,5 @@
 //! The housekeeping of a feed, now and then: partitions of the log, and tables that were dropped. Replies that were kept
-//! long enough go on the same round.
+//! long enough go on the same round, and transactions of daemons that died.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::Shared;
 use super::change::EndReason;
 use super::link::{Link, LinkError};
 use super::retention::{Maintained, maintain};
-use crate::store::{idempotency, topics::is_topic};
+use crate::store::{idempotency, topics::is_topic, transactions};
 
 /// How often to look for dropped tables: a subscription to one would wait for ever.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -46,6 +46,7 @@ async fn look(shared: &Shared, due: bool) -> Result<(), LinkError> {
     if due {
         maintain(&link, shared.options.retention).await?;
         drop_old_replies(&link).await?;
+        transactions::drop_lapsed(&link.client).await?;
     }
     Ok(())
 }
@@ -79,5 +80,6 @@ pub(super) async fn maintain_now(shared: &Shared) -> Result<Maintained, LinkErro
     let link = Link::open_in_time(&shared.config, async |link| Ok(link)).await?;
     end_dropped(shared, &link).await?;
     drop_old_replies(&link).await?;
+    transactions::drop_lapsed(&link.client).await?;
     maintain(&link, shared.options.retention).await
 }

@@ -7,7 +7,7 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::transaction::{CommitError, Connection, Transaction};
-use super::{TransactionOptions, stopped};
+use super::{TransactionOptions, Writes, stopped};
 use crate::store::canceller::Canceller;
 use crate::store::scope::Scope;
 use crate::store::timeout::quantised;
@@ -68,7 +68,9 @@ where
     let left = scope.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let limit = quantised(left, longest);
     let begun = Instant::now();
-    let transaction = Arc::new(Transaction::begin(Arc::clone(connection), options.isolation, limit).await);
+    let transaction =
+        Transaction::begin(Arc::clone(connection), options.isolation, Writes::Allowed, limit).await;
+    let transaction = Arc::new(transaction);
     let inside = Scope { transaction: Some(Arc::clone(&transaction)), ..scope.clone() };
     let mut work = body(store.scoped(inside));
 

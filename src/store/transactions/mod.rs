@@ -3,9 +3,17 @@
 //! The daemon has the whole body, so it runs it again when Postgres could not put it in an order with others (40001,
 //! 40P01): the caller sees the attempt that counts. A transaction runs in a task of its own: one whose caller waits for
 //! something else must not hold its locks meanwhile.
+//!
+//! An [`OpenTransaction`] is one whose body is with somebody else: it is begun, given work, and ended, each when it is asked
+//! for, and rolled back when nothing is asked for too long. These have connections of their own, so that they take none from
+//! the others.
 
 mod attempt;
+mod open;
+mod outcome;
 mod pool;
+mod register;
+mod task;
 mod transaction;
 
 use std::sync::Arc;
@@ -19,7 +27,9 @@ use super::scope::{Scope, Stop, StopSignal};
 use super::{Store, StoreError};
 use attempt::{Ended, attempt};
 
+pub use open::{InTransaction, OpenOptions, OpenStatus, OpenTransaction, Over, Writes};
 pub(super) use pool::TransactionPool;
+pub(super) use register::{MIN_ACTIVE, OUTCOME, REGISTER, TERMINATE, UNREGISTER, drop_lapsed, introduce_sql};
 pub(super) use transaction::Transaction;
 
 /// How often a body is run in all. With the pauses between them that is some 0.3 s of bad luck.
@@ -35,6 +45,8 @@ pub enum Isolation {
     Statement,
     /// All statements see what was committed before the first (REPEATABLE READ).
     Snapshot,
+    /// The same, and what all of them did together could have been done one after the other (SERIALIZABLE).
+    Serializable,
 }
 
 /// How a transaction is run.

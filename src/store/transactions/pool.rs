@@ -16,13 +16,16 @@ use crate::store::{StoreError, StoreOptions};
 /// Transactions that may wait for a connection: about a second's worth of short ones.
 const WAITING_MAX: usize = 1_024;
 
-/// How long one waits at most. Who waits longer is better off knowing it.
+/// How long one whose body is here waits at most. Who waits longer is better off knowing it.
 const WAIT: Duration = Duration::from_secs(5);
+
+/// How long an open one waits at most: places are held for as long as somebody else thinks, so the wait says little.
+pub(super) const OPEN_WAIT: Duration = Duration::from_secs(1);
 
 /// What a caller is told to wait when there is no place.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-fn unavailable() -> StoreError {
+pub(super) fn unavailable() -> StoreError {
     StoreError::Unavailable { retry_after: RETRY_AFTER }
 }
 
@@ -33,6 +36,7 @@ pub(in crate::store) struct TransactionPool {
     gate: Arc<Mutex<Gate>>,
     idle: Mutex<Vec<Connection>>,
     size: usize,
+    wait: Duration,
 }
 
 struct Gate {
@@ -70,11 +74,21 @@ impl Drop for Place {
 }
 
 impl TransactionPool {
+    /// For transactions whose body is here.
     pub(in crate::store) fn new(options: &StoreOptions) -> Self {
-        let size = options.transaction_connections.max(1);
+        Self::sized(options, options.transaction_connections, WAIT)
+    }
+
+    /// For open transactions.
+    pub(in crate::store) fn of_open(options: &StoreOptions) -> Self {
+        Self::sized(options, options.open_transactions, OPEN_WAIT)
+    }
+
+    fn sized(options: &StoreOptions, size: usize, wait: Duration) -> Self {
+        let size = size.max(1);
         let gate = Gate { free: size, waiting: FairQueue::default() };
         let (options, gate) = (options.clone(), Arc::new(Mutex::new(gate)));
-        Self { options, gate, idle: Mutex::default(), size }
+        Self { options, gate, idle: Mutex::default(), size, wait }
     }
 
     pub(super) fn options(&self) -> &StoreOptions {
@@ -96,7 +110,7 @@ impl TransactionPool {
             gate.waiting.push(lane, sender);
             place
         };
-        match timeout(WAIT, place).await {
+        match timeout(self.wait, place).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => Err(unavailable()),
         }

@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, Error, Row, RowStream, Statement};
 
-use super::Isolation;
+use super::{Isolation, Writes};
 use crate::store::StoreError;
-use crate::store::pipeline::{STATEMENTS_MAX, collect};
+use crate::store::pipeline::{STATEMENTS_MAX, borrow, collect};
 use crate::store::sqlstate::{Failure, failure};
-use crate::store::statements::{Call, StatementKey};
+use crate::store::statements::{Call, Param, StatementKey};
 
 /// A connection of the pool and what was prepared on it.
 #[derive(Debug)]
@@ -69,6 +69,9 @@ pub(in crate::store) struct Transaction {
     was_cancelled: AtomicBool,
     /// No statement is sent any more.
     is_ending: AtomicBool,
+    /// Rows that nobody takes may be on their way.
+    has_left_stream: AtomicBool,
+    first_failure: OnceLock<StoreError>,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -80,13 +83,23 @@ impl std::fmt::Debug for Transaction {
 impl Transaction {
     /// Begins one. BEGIN is sent, and its answer awaited with the first one that follows: if it fails, the session lets no
     /// statement behind it write.
-    pub(super) async fn begin(connection: Arc<Connection>, isolation: Isolation, limit: Duration) -> Self {
+    pub(super) async fn begin(
+        connection: Arc<Connection>,
+        isolation: Isolation,
+        access: Writes,
+        limit: Duration,
+    ) -> Self {
         let level = match isolation {
             Isolation::Statement => "READ COMMITTED",
             Isolation::Snapshot => "REPEATABLE READ",
+            Isolation::Serializable => "SERIALIZABLE",
+        };
+        let access = match access {
+            Writes::Allowed => "READ WRITE",
+            Writes::Refused => "READ ONLY",
         };
         let begin = format!(
-            "BEGIN ISOLATION LEVEL {level} READ WRITE; SET LOCAL statement_timeout = {}",
+            "BEGIN ISOLATION LEVEL {level} {access}; SET LOCAL statement_timeout = {}",
             limit.as_millis()
         );
         let owned = Arc::clone(&connection);
@@ -99,6 +112,8 @@ impl Transaction {
             may_help: AtomicBool::new(false),
             was_cancelled: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            has_left_stream: AtomicBool::new(false),
+            first_failure: OnceLock::new(),
         }
     }
 
@@ -130,6 +145,60 @@ impl Transaction {
         Ok(sent(rows.boxed()).await)
     }
 
+    /// Waits for the answers that nobody waited for: BEGIN's, at the start.
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        for answer in self.take_pending() {
+            self.finish(&StatementKey::Begin, answer).await?;
+        }
+        Ok(())
+    }
+
+    fn take_pending(&self) -> Vec<Answer> {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sends a query whose rows are taken one by one. Until they are all taken, what follows waits for them.
+    pub(in crate::store) async fn stream(
+        &self,
+        sql: &str,
+        params: &[Param],
+    ) -> Result<RowStream, StoreError> {
+        if self.is_ending.load(Ordering::Acquire) {
+            return Err(StoreError::Cancelled);
+        }
+        let rows = async {
+            let statement = self.connection.client.prepare(sql).await?;
+            self.connection.client.query_raw(&statement, params.iter().map(borrow)).await
+        };
+        rows.await.map_err(|error| self.stream_failed(&error))
+    }
+
+    /// What a failure of [`stream`](Self::stream) or of its rows means.
+    pub(in crate::store) fn stream_failed(&self, error: &Error) -> StoreError {
+        self.fail(&StatementKey::Stream, error)
+    }
+
+    /// A query was left before its end: rows of it are on their way, so that nothing more is done here.
+    pub(in crate::store) fn left_stream(&self) {
+        self.has_left_stream.store(true, Ordering::Release);
+        self.failed(StoreError::Cancelled);
+    }
+
+    pub(super) fn has_left_stream(&self) -> bool {
+        self.has_left_stream.load(Ordering::Acquire)
+    }
+
+    /// The first failure of a statement, after which Postgres commits nothing.
+    pub(super) fn failure(&self) -> Option<StoreError> {
+        self.first_failure.get().cloned()
+    }
+
+    fn failed(&self, error: StoreError) -> StoreError {
+        self.is_failed.store(true, Ordering::Release);
+        self.first_failure.get_or_init(|| error.clone());
+        error
+    }
+
     /// Waits for the answer to a statement.
     pub(in crate::store) async fn finish(
         &self,
@@ -147,13 +216,12 @@ impl Transaction {
     }
 
     fn fail(&self, key: &StatementKey, error: &Error) -> StoreError {
-        self.is_failed.store(true, Ordering::Release);
         let failure = failure(error);
         // What follows a statement that failed has nothing to add.
         if matches!(failure, Failure::Serialization | Failure::Stale | Failure::Broken) {
             self.run_again();
         }
-        match failure {
+        self.failed(match failure {
             Failure::Refused(error) => error,
             Failure::Serialization => StoreError::Conflict,
             Failure::Cancelled => {
@@ -165,7 +233,7 @@ impl Transaction {
                 StoreError::Conflict
             }
             Failure::Broken => StoreError::Unavailable { retry_after: crate::store::pool::RETRY_AFTER },
-        }
+        })
     }
 
     pub(super) fn end_statements(&self) {
@@ -187,7 +255,7 @@ impl Transaction {
     /// Commits. The answers that nobody waited for come before the one of COMMIT, and have to be good: on a transaction
     /// that failed COMMIT succeeds too, and rolls back.
     pub(super) async fn commit(&self) -> Result<(), CommitError> {
-        let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
+        let pending = self.take_pending();
         let connection = Arc::clone(&self.connection);
         let commit = async move { connection.client.batch_execute("COMMIT").await.map(|()| Vec::new()) };
         let mut commit = sent(commit.boxed()).await;

@@ -1,0 +1,136 @@
+//! What became of a COMMIT whose answer was lost.
+//!
+//! Another connection asks Postgres for the status of the transaction's id. Postgres gives out an id again after a crash
+//! when it never reached the disk, so "committed" after a crash may be another transaction's: the row in `raystream.trxs`,
+//! which a crash removes, says whether there was one.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::store::scope::Scope;
+use crate::store::statements::{Call, Param, StatementKey};
+use crate::store::tables::column;
+use crate::store::{Store, StoreError};
+
+/// How long the answer is looked for: a restart of Postgres on the same machine is shorter, and the caller of COMMIT
+/// waits meanwhile.
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// The pause between two questions, and the longest one.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// A transaction, for those who ask about it from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) sid: String,
+    /// Absent when it only reads.
+    pub(super) xid: Option<u64>,
+    /// Of Postgres.
+    pub(super) process: i32,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Committed,
+    RolledBack,
+    Unknown,
+}
+
+/// What one question brought.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Final(Outcome),
+    /// Its process still has it.
+    Running,
+    /// Nobody could be asked.
+    Later,
+}
+
+/// Finds out. A process that still has the transaction, though its connection is gone, is ended: then it is decided.
+pub(super) async fn find_out(store: &Store, identity: &Identity) -> Outcome {
+    // What only reads has nothing to lose.
+    let Some(xid) = identity.xid else { return Outcome::RolledBack };
+    let until = Instant::now() + LONGEST;
+    let mut pause = PAUSE.0;
+    let mut was_running = false;
+    loop {
+        match ask(store, &identity.sid, xid).await {
+            Answer::Final(outcome) => return outcome,
+            // Once is patience: it may be about to end by itself.
+            Answer::Running if was_running => terminate(store, identity.process, xid).await,
+            Answer::Running => was_running = true,
+            Answer::Later => {}
+        }
+        if Instant::now() + pause >= until {
+            return Outcome::Unknown;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+    }
+}
+
+fn call(key: StatementKey, params: Vec<Param>) -> Call {
+    Call { key, params, len: 0 }
+}
+
+async fn ask(store: &Store, sid: &str, xid: u64) -> Answer {
+    let params: Vec<Param> = vec![Box::new(sid.to_owned()), Box::new(xid.to_string())];
+    let scope = Scope::of(store.1.lane);
+    match store.0.reads.run(&scope, call(StatementKey::Outcome, params)).await {
+        Ok(rows) => {
+            let row = rows.first();
+            let read = row.map(|row| Ok((column(row, 0)?, column(row, 1)?)));
+            let read: Option<Result<(Option<String>, bool), StoreError>> = read;
+            match read {
+                Some(Ok((status, is_registered))) => judge(status.as_deref(), is_registered),
+                _ => Answer::Final(Outcome::Unknown),
+            }
+        }
+        // "In the future": after a crash nothing of it was left.
+        Err(StoreError::InvalidInput(_)) => Answer::Final(Outcome::RolledBack),
+        Err(_) => Answer::Later,
+    }
+}
+
+/// What `pg_xact_status` says about ours. An id that is used again after a crash was never committed by us, since what
+/// is committed is on the disk.
+fn judge(status: Option<&str>, is_registered: bool) -> Answer {
+    match (status, is_registered) {
+        (Some("committed"), true) => Answer::Final(Outcome::Committed),
+        (Some("aborted"), _) | (Some("in progress"), false) => Answer::Final(Outcome::RolledBack),
+        (Some("in progress"), true) => Answer::Running,
+        _ => Answer::Final(Outcome::Unknown),
+    }
+}
+
+async fn terminate(store: &Store, process: i32, xid: u64) {
+    let params: Vec<Param> = vec![Box::new(process), Box::new(xid.to_string())];
+    let scope = Scope::of(store.1.lane);
+    // It is asked again anyway.
+    if let Err(error) = store.0.reads.run(&scope, call(StatementKey::Terminate, params)).await {
+        tracing::debug!(%error, "a process whose connection is gone could not be ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_crash_makes_doubtful_is_not_called_committed() {
+        let judged = [
+            (Some("committed"), true, Answer::Final(Outcome::Committed)),
+            (Some("committed"), false, Answer::Final(Outcome::Unknown)),
+            (Some("aborted"), true, Answer::Final(Outcome::RolledBack)),
+            (Some("aborted"), false, Answer::Final(Outcome::RolledBack)),
+            (Some("in progress"), true, Answer::Running),
+            (Some("in progress"), false, Answer::Final(Outcome::RolledBack)),
+            (None, true, Answer::Final(Outcome::Unknown)),
+        ];
+        for (status, is_registered, expected) in judged {
+            assert_eq!(judge(status, is_registered), expected, "{status:?} {is_registered}");
+        }
+    }
+}
