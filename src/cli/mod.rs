@@ -1,5 +1,6 @@
 //! The command line: arguments, help, exit codes. One file for each command.
 
+mod attach;
 mod bench;
 mod call;
 mod completions;
@@ -97,6 +98,8 @@ enum Command {
     Import(import::ImportArguments),
     Publish(publish::PublishArguments),
     Sub(sub::SubArguments),
+    Attach(attach::AttachArguments),
+    Detach(attach::DetachArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),
@@ -136,6 +139,8 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Publish(arguments) => publish::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
+        Command::Attach(arguments) => attach::attach(&arguments, output),
+        Command::Detach(arguments) => attach::detach(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),

@@ -35,6 +35,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "transactions",
         sql: include_str!("../../schemas/sql/0004_transactions.sql"),
     },
+    Migration { number: 5, name: "attach", sql: include_str!("../../schemas/sql/0005_attach.sql") },
 ];
 
 /// Applies what the database lacks.

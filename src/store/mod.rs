@@ -4,6 +4,7 @@
 //! after that transaction was committed; or it runs in a transaction with others ([`Store::transaction`]). A [`Store`] is a
 //! handle; clones share its connections. What an operation runs in, and what ends it early, is its [`Scope`].
 
+pub mod attach;
 pub(crate) mod base64url;
 mod canceller;
 mod connection;

@@ -19,6 +19,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a silent network may swallow what we sent before the connection counts as broken.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How values become text, whatever the database says: as the triggers of attached tables write them into the log.
+pub(super) const OUTPUT: &str = "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; \
+    SET extra_float_digits = 1";
+
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -143,7 +147,7 @@ fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) ->
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
          SET idle_in_transaction_session_timeout = '60s'; SET idle_session_timeout = 0; \
          SET synchronous_commit = {synchronous_commit}; SET default_transaction_isolation = 'read committed'; \
-         SET default_transaction_read_only = {read_only}; SET search_path = pg_catalog; SET timezone = 'UTC'; \
+         SET default_transaction_read_only = {read_only}; SET search_path = pg_catalog; SET timezone = 'UTC'; {OUTPUT}; \
          SET client_min_messages = warning; SET jit = off",
         statement = statement.as_millis(),
         lock = lock.as_millis(),

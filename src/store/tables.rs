@@ -10,7 +10,7 @@ use super::statements::{Call, Operation, Param, StatementKey};
 use super::{Store, StoreError, TableInfo, TableName, TablePtr};
 
 /// The owner of every table of this version.
-const NAMESPACE: &str = "public";
+pub(super) const NAMESPACE: &str = "public";
 
 /// Tables that are known. Only such that exist, so that made-up names do not fill it.
 #[derive(Debug, Default)]
@@ -128,6 +128,11 @@ impl Store {
                 // The name still leads to a table that is not there: someone dropped it and left the name.
                 self.0.tables.forget(name, &ptr);
                 return Err(StoreError::NotFound);
+            }
+            if !reads && ptr.is_attached() {
+                return Err(StoreError::invalid(
+                    "the table is attached: it is read here, and written with SQL",
+                ));
             }
             let (params, len) = params();
             let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len };

@@ -221,6 +221,11 @@ impl TablePtr {
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))
     }
+
+    /// Whether it is the view of a table that was attached: `raystream.attach` names it so.
+    pub(super) fn is_attached(&self) -> bool {
+        self.schema == "raystream" && self.table.starts_with("att_")
+    }
 }
 
 impl fmt::Display for TablePtr {

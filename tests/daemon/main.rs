@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+mod attach;
 mod bench;
 mod calls;
 mod commands;

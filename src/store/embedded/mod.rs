@@ -136,6 +136,16 @@ impl Embedded {
     }
 }
 
+/// How to reach the private cluster of a data folder, when one runs there: of another process.
+pub fn running(data: &std::path::Path) -> Option<Config> {
+    // The fifth line is the folder of the socket.
+    let lock = std::fs::read_to_string(data.join("postgres").join("postmaster.pid")).ok()?;
+    let socket = lock.lines().nth(4).filter(|socket| !socket.is_empty())?;
+    let mut config = Config::new();
+    config.user(SUPERUSER).dbname(DATABASE).host_path(socket);
+    Some(config)
+}
+
 impl Drop for Embedded {
     fn drop(&mut self) {
         self.shared.stop();

@@ -35,6 +35,7 @@ pub(super) const RETRY_AFTER: Duration = BACKOFF_MAX;
 /// Plans are made once and use indexes: the log's readers want its newest end, which the statistics do not know yet. A
 /// stream may take long, so no statement is timed out here; the reader ends one that stalls.
 const SESSION: &str = "SET application_name = 'raystream feed'; SET search_path = pg_catalog; SET TimeZone = 'UTC'; \
+    SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; \
     SET statement_timeout = 0; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; \
     SET client_min_messages = warning; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
     SET jit = off; SET max_parallel_workers_per_gather = 0";
