@@ -81,7 +81,8 @@ BEGIN
             USING ERRCODE = '42809';
     END IF;
     IF class_.nspname IN ('raystream', 'pg_catalog', 'information_schema') THEN
-        RAISE EXCEPTION '% is not a table of yours', table_ USING ERRCODE = '42809';
+        RAISE EXCEPTION '% is in a schema that is not for tables of yours', table_
+            USING ERRCODE = '42809', HINT = 'ALTER TABLE .. SET SCHEMA ..';
     END IF;
     SELECT array_agg(a.attname::text ORDER BY k.n), array_agg(t.typname::text ORDER BY k.n) INTO keys, types
         FROM pg_index AS i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (attnum, n)

@@ -69,7 +69,7 @@ impl Drop for Sub {
 fn every_write_to_an_attached_table_is_an_event() {
     let daemon = TestDaemon::start();
     daemon.sql(
-        "CREATE TABLE public.orders (id int PRIMARY KEY, total numeric, paid boolean, at timestamptz); \
+        "CREATE TABLE orders (id int PRIMARY KEY, total numeric, paid boolean, at timestamptz); \
          INSERT INTO public.orders VALUES (2, 1.50, false, '2026-01-02 03:04:05+00'), (10, 7, true, NULL)",
     );
     attach(&daemon, &["orders"]);
@@ -194,7 +194,7 @@ fn what_cannot_be_attached_is_refused_with_the_reason() {
         (&["attach", "nameless"], "has no primary key"),
         (&["attach", "v"], "is no plain table"),
         (&["attach", "parts"], "is no plain table"),
-        (&["attach", "raystream.meta"], "is not a table of yours"),
+        (&["attach", "raystream.meta"], "not for tables of yours"),
         (&["attach", "t"], "is attached already"),
         (&["attach", "t", "--name", "u"], "is attached already"),
         (&["attach", "\"no name\""], "cannot be the name of a table here"),

@@ -129,6 +129,8 @@ impl Embedded {
         if there.is_empty() {
             client.batch_execute(&format!("CREATE DATABASE {DATABASE}")).await?;
         }
+        // The role has the name of our schema, and what its user makes in psql does not belong there.
+        client.batch_execute(&format!("ALTER DATABASE {DATABASE} SET search_path = public")).await?;
         drop(client);
         // It ended, one way or the other.
         let _ = driver.await;
