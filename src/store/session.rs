@@ -23,6 +23,10 @@ const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const OUTPUT: &str = "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; \
     SET extra_float_digits = 1";
 
+/// How much later than the daemon Postgres ends a transaction that nothing is asked of: when the daemon is gone without a
+/// word.
+const IDLE_SLACK: Duration = Duration::from_secs(55);
+
 /// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
@@ -145,12 +149,13 @@ fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) ->
     let read_only = if matches!(access, Access::Read | Access::Transaction) { "on" } else { "off" };
     format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
-         SET idle_in_transaction_session_timeout = '60s'; SET idle_session_timeout = 0; \
+         SET idle_in_transaction_session_timeout = {idle}; SET idle_session_timeout = 0; \
          SET synchronous_commit = {synchronous_commit}; SET default_transaction_isolation = 'read committed'; \
          SET default_transaction_read_only = {read_only}; SET search_path = pg_catalog; SET timezone = 'UTC'; {OUTPUT}; \
          SET client_min_messages = warning; SET jit = off",
         statement = statement.as_millis(),
         lock = lock.as_millis(),
+        idle = (options.transaction_idle + IDLE_SLACK).as_millis(),
     )
 }
 

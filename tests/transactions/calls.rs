@@ -47,8 +47,14 @@ async fn every_method_on_documents_takes_a_sid() {
         {"method": "table.get", "args": {"table": "u", "id": {"$ref": [0, "id"]}}},
     ]});
     assert_eq!(tx.call("table.batch", batch).await.unwrap()["results"][1]["data"], 1);
+    assert!(tx.call("topic.publish", json!({"topic": "news", "data": 1})).await.unwrap()["id"].is_string());
+    let logged = "SELECT count(*) FROM raystream.changes WHERE op = 'p'";
+    let admin = server.admin().await;
+    let published = async || admin.query_one(logged, &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(published().await, 0);
     assert_eq!(call(&other, "table.count", t(json!({}))).await.unwrap(), json!({"count": 0}));
     tx.commit().await.unwrap();
+    assert_eq!(published().await, 1);
     assert_eq!(call(&other, "table.count", t(json!({}))).await.unwrap(), json!({"count": 2}));
     assert_eq!(call(&other, "table.count", json!({"table": "u"})).await.unwrap(), json!({"count": 1}));
 }
@@ -171,6 +177,7 @@ async fn a_transaction_that_only_reads_refuses_writes() {
             ("table.pop", json!({"table": "t"})),
             ("table.shift", json!({"table": "t"})),
             ("table.create", json!({"table": "u"})),
+            ("topic.publish", json!({"topic": "news", "data": 1})),
             ("table.batch", batch),
         ] {
             let answer = tx.call(method, args).await;
