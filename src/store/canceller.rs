@@ -13,7 +13,7 @@ use tokio_postgres::{CancelToken, NoTls};
 
 /// How long a statement that is to end gets to end by itself: almost all are faster, and a request costs a process of
 /// Postgres.
-const GRACE: Duration = Duration::from_millis(3);
+pub(super) const GRACE: Duration = Duration::from_millis(3);
 
 /// The pauses between two requests: the first may have come before the statement, or while it could not be stopped.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -44,12 +44,13 @@ impl Canceller {
         Self { token, is_wanted: false, at: None, pause: PAUSE.0, request: None, requested: None }
     }
 
-    /// Says whether what is executed now is to end, and whether it is another statement than the last time.
-    pub(super) fn watch(&mut self, is_wanted: bool, is_another: bool) {
+    /// Says whether what is executed now is to end, and whether it is another statement than the last time. A request is
+    /// made when it has not ended by itself after `grace`.
+    pub(super) fn watch(&mut self, is_wanted: bool, is_another: bool, grace: Duration) {
         if !is_wanted {
             self.at = None;
         } else if is_another || !self.is_wanted {
-            self.at = Some(Instant::now() + GRACE);
+            self.at = Some(Instant::now() + grace);
             self.pause = PAUSE.0;
         }
         self.is_wanted = is_wanted;

@@ -20,14 +20,13 @@ const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// Keeps a line of the queue served, for ever.
 pub(super) async fn supervise(options: StoreOptions, dispatch: Arc<Dispatch>, line: usize) {
     let access = dispatch.access;
-    let patience = session::patience(&options);
     let mut pause = BACK_OFF.0;
     loop {
         match session::open(&options, access).await {
             Ok(session) => {
                 let opened = Instant::now();
                 let dispatch = Arc::clone(&dispatch);
-                Pipeline::serve(dispatch, line, session, options.statement_timeout, patience).await;
+                Pipeline::serve(dispatch, line, session, &options).await;
                 tracing::warn!(?access, "a connection to Postgres broke: opening another one");
                 if opened.elapsed() >= GOOD_AFTER {
                     pause = BACK_OFF.0;

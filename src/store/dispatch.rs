@@ -1,16 +1,22 @@
 //! From callers to connections: a fair queue in front of a few pipelines, each with a bounded number of statements.
+//!
+//! Reads go to a connection as soon as it has room. Writes go to one that has nothing to do, all that wait at once: they
+//! share a transaction (see `group`). Writes of one document are never on two connections: they would only wait there for
+//! one another, and could lock each other out.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::error::StoreError;
+use super::group::{GROUP_BYTES_MAX, GROUP_MAX};
 use super::pool::RETRY_AFTER;
-use super::queue::FairQueue;
+use super::queue::{FairQueue, Take};
 use super::scope::{Lane, Stop};
 use super::session::Access;
 use super::statements::Call;
@@ -18,6 +24,12 @@ use super::statements::Call;
 /// Statements that are given to one connection at once. Enough to keep its process busy while answers travel; few, because
 /// each waits for those before it, and because what was given is no longer in the fair queue.
 pub(super) const PIPELINE_MAX: usize = 32;
+
+/// How long the writes of a lane go alone after one of them made others be done again.
+const APART: Duration = Duration::from_secs(1);
+
+/// The most lanes that are remembered for it. Above it they are all forgotten.
+const APART_MAX: usize = 1_024;
 
 /// A caller and his statement, for both sides.
 #[derive(Debug)]
@@ -31,6 +43,11 @@ const STOP_CANCELLED: u8 = 1;
 const STOP_TIMEOUT: u8 = 2;
 
 impl Ticket {
+    /// Who asks.
+    pub(super) fn lane(&self) -> Lane {
+        self.lane
+    }
+
     /// Why the statement is to end early, if it is. The first reason counts.
     pub(super) fn stop(&self) -> Option<Stop> {
         match self.stop.load(Ordering::Acquire) {
@@ -59,11 +76,18 @@ pub(super) struct Job {
     pub(super) deadline: Option<Instant>,
     /// How often it was sent again.
     pub(super) repeats: usize,
+    /// It was in a group that failed: it is done again by itself.
+    pub(super) is_alone: bool,
     answer: oneshot::Sender<Result<Vec<Row>, StoreError>>,
     places: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 }
 
 impl Job {
+    /// The document that it writes, if it is a write of one.
+    pub(super) fn row(&self) -> Option<u64> {
+        self.call.write.as_ref().map(|write| write.row)
+    }
+
     /// Answers, and gives the place back first: the caller may be here again at once.
     pub(super) fn answer(self, result: Result<Vec<Row>, StoreError>) {
         drop(self.places);
@@ -115,12 +139,20 @@ struct Line {
     load: usize,
     inbox: VecDeque<Job>,
     bell: Arc<Notify>,
+    /// The documents that it writes: until it has nothing to do.
+    rows: Vec<u64>,
 }
 
 #[derive(Debug)]
 struct State {
     lines: Vec<Line>,
     waiting: FairQueue<Job>,
+    /// Writes go out in groups.
+    groups: bool,
+    /// Which line writes a document.
+    writing: HashMap<u64, usize>,
+    /// Lanes whose writes go alone, and until when.
+    apart: HashMap<Lane, Instant>,
     is_closed: bool,
 }
 
@@ -140,7 +172,14 @@ pub(super) struct Dispatch {
 impl Dispatch {
     pub(super) fn new(access: Access, lines: usize, written: Arc<Notify>) -> Self {
         let lines = (0..lines).map(|_| Line::default()).collect();
-        let state = State { lines, waiting: FairQueue::default(), is_closed: false };
+        let state = State {
+            lines,
+            waiting: FairQueue::default(),
+            groups: access == Access::Write,
+            writing: HashMap::new(),
+            apart: HashMap::new(),
+            is_closed: false,
+        };
         Self { access, state: Mutex::new(state), arrived: Notify::new(), wanted: Notify::new(), written }
     }
 
@@ -168,6 +207,7 @@ impl Dispatch {
             call: Arc::new(call),
             deadline,
             repeats: 0,
+            is_alone: false,
             answer: sender,
             places,
         };
@@ -192,24 +232,43 @@ impl Dispatch {
         taken.map(|job| job.answer(Err(StoreError::Unavailable { retry_after: RETRY_AFTER }))).is_some()
     }
 
-    /// Puts back what was taken and did nothing.
-    pub(super) fn give_back(&self, job: Job) {
+    /// Puts back what was taken and did nothing, in its order.
+    pub(super) fn give_back(&self, jobs: Vec<Job>) {
         let mut state = self.state();
-        state.waiting.push_front(job.ticket.lane, job);
+        if state.is_closed {
+            drop(state);
+            for job in jobs {
+                job.answer(Err(StoreError::Unavailable { retry_after: RETRY_AFTER }));
+            }
+            return;
+        }
+        for job in jobs.into_iter().rev() {
+            state.waiting.push_front(job.ticket.lane, job);
+        }
         state.hand_out();
+    }
+
+    /// A write of the lane was refused, and those who shared its transaction had to be done again: for a while its writes
+    /// go alone.
+    pub(super) fn keep_apart(&self, lane: Lane) {
+        let mut state = self.state();
+        if state.apart.len() >= APART_MAX {
+            state.apart.clear();
+        }
+        state.apart.insert(lane, Instant::now() + APART);
     }
 
     /// A connection has finished some statements: what it is to do next.
     pub(super) fn exchange(&self, line: usize, finished: usize) -> VecDeque<Job> {
         let mut state = self.state();
-        let line = {
-            state.lines[line].load -= finished;
-            if finished > 0 {
-                state.hand_out();
+        state.lines[line].load -= finished;
+        if finished > 0 {
+            if state.lines[line].load == 0 {
+                state.release(line);
             }
-            &mut state.lines[line]
-        };
-        std::mem::take(&mut line.inbox)
+            state.hand_out();
+        }
+        std::mem::take(&mut state.lines[line].inbox)
     }
 
     /// A connection is there. Answers what rings when there is something for it.
@@ -227,6 +286,7 @@ impl Dispatch {
     /// A connection is gone, and with it what it had; what it had not begun waits for another one.
     pub(super) fn shut(&self, line: usize) {
         let mut state = self.state();
+        state.release(line);
         let line = &mut state.lines[line];
         line.is_live = false;
         line.load = 0;
@@ -261,14 +321,19 @@ impl Dispatch {
         let taken = {
             let mut state = self.state();
             let mut taken = state.waiting.remove(ticket.lane, is_it);
+            let mut emptied = None;
             if taken.is_none() {
-                for line in &mut state.lines {
+                for (index, line) in state.lines.iter_mut().enumerate() {
                     if let Some(at) = line.inbox.iter().position(is_it) {
                         taken = line.inbox.remove(at);
                         line.load -= 1;
+                        emptied = (line.load == 0).then_some(index);
                         break;
                     }
                 }
+            }
+            if let Some(line) = emptied {
+                state.release(line);
             }
             if taken.is_none() {
                 ticket.set_stop(stop);
@@ -305,9 +370,15 @@ impl State {
     fn hand_out(&mut self) -> bool {
         let mut is_live = false;
         loop {
-            let least = self.lines.iter_mut().filter(|line| line.is_live).min_by_key(|line| line.load);
-            let Some(line) = least else { return is_live };
+            let lines = self.lines.iter_mut().enumerate().filter(|(_, line)| line.is_live);
+            let Some((index, line)) = lines.min_by_key(|(_, line)| line.load) else { return is_live };
             is_live = true;
+            if self.groups {
+                if line.load > 0 || !self.hand_out_group(index) {
+                    return true;
+                }
+                continue;
+            }
             if line.load >= PIPELINE_MAX {
                 return true;
             }
@@ -315,6 +386,158 @@ impl State {
             line.load += 1;
             line.inbox.push_back(job);
             line.bell.notify_one();
+        }
+    }
+
+    /// Gives a connection that has nothing to do the writes that wait, as many as may share a transaction. Answers whether
+    /// there were any.
+    fn hand_out_group(&mut self, line: usize) -> bool {
+        let now = Instant::now();
+        let Self { lines, waiting, writing, apart, .. } = self;
+        apart.retain(|_, until| *until > now);
+        let (mut count, mut bytes, mut is_full) = (0, 0, false);
+        let taken = waiting.take_some(|job| {
+            if is_full || count >= GROUP_MAX {
+                return Take::Stop;
+            }
+            let row = job.row();
+            if row.is_some_and(|row| writing.get(&row).is_some_and(|other| *other != line)) {
+                return Take::No;
+            }
+            let goes_alone = row.is_none() || job.is_alone || apart.contains_key(&job.ticket.lane);
+            if count > 0 && (goes_alone || bytes + job.call.len > GROUP_BYTES_MAX) {
+                return Take::No;
+            }
+            (count, bytes, is_full) = (count + 1, bytes + job.call.len, goes_alone);
+            writing.extend(row.map(|row| (row, line)));
+            Take::Yes
+        });
+        let line = &mut lines[line];
+        if taken.is_empty() {
+            return false;
+        }
+        line.load = taken.len();
+        line.rows.extend(taken.iter().filter_map(Job::row));
+        line.inbox.extend(taken);
+        line.bell.notify_one();
+        true
+    }
+
+    /// A connection has nothing to do: what it wrote may be written by others.
+    fn release(&mut self, line: usize) {
+        for row in std::mem::take(&mut self.lines[line].rows) {
+            self.writing.remove(&row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::statements::{Operation, StatementKey, Write};
+    use super::super::types::TablePtr;
+    use super::*;
+    use tokio::sync::Semaphore;
+
+    fn write(row: Option<u64>) -> Call {
+        let table = Arc::new(TablePtr { schema: "s".into(), table: "t".into() });
+        let write = row.map(|row| Write { row, id: row.to_string(), writer: "w".into() });
+        Call { key: StatementKey::Documents(table, Operation::Set), params: Vec::new(), len: 1, write }
+    }
+
+    struct Bench {
+        dispatch: Arc<Dispatch>,
+        places: Arc<Semaphore>,
+        asked: Vec<Asked>,
+    }
+
+    impl Bench {
+        fn new(lines: usize) -> Self {
+            let dispatch = Arc::new(Dispatch::new(Access::Write, lines, Arc::default()));
+            for line in 0..lines {
+                dispatch.open(line);
+            }
+            Self { dispatch, places: Arc::new(Semaphore::new(1_000)), asked: Vec::new() }
+        }
+
+        fn ask(&mut self, lane: u8, row: Option<u64>) {
+            let place = || Arc::clone(&self.places).try_acquire_owned().expect("there is room");
+            let asked = self.dispatch.ask(Lane([lane; 16]), write(row), None, (place(), place()));
+            self.asked.push(asked);
+        }
+
+        fn rows(jobs: &VecDeque<Job>) -> Vec<Option<u64>> {
+            jobs.iter().map(Job::row).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn writes_gather_while_a_connection_works_and_one_document_is_on_one_connection() {
+        let mut bench = Bench::new(2);
+        for row in [1, 2, 1, 3, 3, 4] {
+            bench.ask(1, Some(row));
+        }
+        let first = bench.dispatch.exchange(0, 0);
+        let second = bench.dispatch.exchange(1, 0);
+        assert_eq!(Bench::rows(&first), [Some(1)], "nothing waits for company");
+        assert_eq!(Bench::rows(&second), [Some(2)]);
+        let group = bench.dispatch.exchange(1, 1);
+        assert_eq!(Bench::rows(&group), [Some(3), Some(3), Some(4)], "1 is written by the other connection");
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), [Some(1)], "and then again");
+        bench.ask(1, Some(3));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), []);
+        assert_eq!(
+            Bench::rows(&bench.dispatch.exchange(1, 2)),
+            [],
+            "a part of a group leaves its rows taken"
+        );
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), []);
+        bench.dispatch.shut(1);
+        assert_eq!(
+            Bench::rows(&bench.dispatch.exchange(0, 0)),
+            [Some(3)],
+            "a connection that is gone has none"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_does_not_group_goes_alone_and_is_not_passed_over_for_ever() {
+        let mut bench = Bench::new(1);
+        bench.ask(1, Some(1));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), [Some(1)]);
+        for row in [Some(2), None, Some(3)] {
+            bench.ask(1, row);
+        }
+        bench.ask(2, Some(4));
+        let group = bench.dispatch.exchange(0, 1);
+        assert_eq!(Bench::rows(&group), [Some(2), Some(4), Some(3)]);
+        bench.ask(3, Some(5));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 3)), [None]);
+        bench.dispatch.keep_apart(Lane([1; 16]));
+        for row in [6, 7] {
+            bench.ask(1, Some(row));
+        }
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), [Some(5)]);
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), [Some(6)]);
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), [Some(7)]);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_comes_first_and_in_its_order() {
+        let mut bench = Bench::new(1);
+        for row in 1..=4 {
+            bench.ask(1, Some(row));
+        }
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), [Some(1)]);
+        let mut group: Vec<Job> = bench.dispatch.exchange(0, 1).into();
+        assert_eq!(group.len(), 3);
+        bench.ask(1, Some(5));
+        for job in &mut group {
+            job.is_alone = true;
+        }
+        bench.dispatch.give_back(group);
+        for row in 2..=5 {
+            let finished = if row == 2 { 3 } else { 1 };
+            assert_eq!(Bench::rows(&bench.dispatch.exchange(0, finished)), [Some(row)]);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Operations on one document. Each is one statement, so that it is done whole or not at all.
 
-use super::statements::{Operation, Param};
-use super::tables::column;
+use super::statements::Operation;
+use super::tables::{Arguments, column};
 use super::{Document, DocumentId, Json, Store, StoreError, TableName, Writer};
 
 impl Store {
@@ -10,8 +10,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn get(&self, table: &TableName, id: &DocumentId) -> Result<Option<Document>, StoreError> {
-        let params = || -> (Vec<Param>, usize) { (vec![Box::new(id.as_str().to_owned())], 0) };
-        let rows = self.on_table(table, Operation::Get, params).await?;
+        let arguments =
+            || Arguments { params: vec![Box::new(id.as_str().to_owned())], len: 0, document: None };
+        let rows = self.on_table(table, Operation::Get, arguments).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Document { id: id.clone(), data: column(row, 0)?, version: column(row, 1)? }))
     }
@@ -37,14 +38,14 @@ impl Store {
             Some(1..) => Operation::SetVersion,
             Some(_) => return Err(StoreError::invalid("a version is not negative")),
         };
-        let params = || {
-            let (mut params, len) = written(writer, id, &data);
+        let arguments = || {
+            let mut arguments = written(writer, id, &data);
             if let Some(version @ 1..) = if_version {
-                params.push(Box::new(version));
+                arguments.params.push(Box::new(version));
             }
-            (params, len)
+            arguments
         };
-        let rows = self.on_table(table, operation, params).await?;
+        let rows = self.on_table(table, operation, arguments).await?;
         column(rows.first().ok_or(StoreError::Conflict)?, 0)
     }
 
@@ -75,10 +76,12 @@ impl Store {
         table: &TableName,
         id: &DocumentId,
     ) -> Result<bool, StoreError> {
-        let params = || -> (Vec<Param>, usize) {
-            (vec![Box::new(id.as_str().to_owned()), Box::new(writer.principal.to_owned())], 0)
+        let arguments = || Arguments {
+            params: vec![Box::new(id.as_str().to_owned()), Box::new(writer.principal.to_owned())],
+            len: 0,
+            document: Some((id.as_str(), writer.principal)),
         };
-        let rows = self.on_table(table, Operation::Delete, params).await?;
+        let rows = self.on_table(table, Operation::Delete, arguments).await?;
         Ok(!rows.is_empty())
     }
 
@@ -121,17 +124,24 @@ impl Store {
         table: &TableName,
         operation: Operation,
     ) -> Result<Option<Document>, StoreError> {
-        let params = || -> (Vec<Param>, usize) { (vec![Box::new(writer.principal.to_owned())], 0) };
-        let rows = self.on_table(table, operation, params).await?;
+        let arguments =
+            || Arguments { params: vec![Box::new(writer.principal.to_owned())], len: 0, document: None };
+        let rows = self.on_table(table, operation, arguments).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let id = DocumentId::stored(column(row, 0)?);
         Ok(Some(Document { id, data: column(row, 1)?, version: column(row, 2)? }))
     }
 }
 
-/// The parameters of a write: id, JSON, principal. And about their length.
-fn written(writer: Writer<'_>, id: &DocumentId, data: &Json) -> (Vec<Param>, usize) {
-    let params: Vec<Param> =
-        vec![Box::new(id.as_str().to_owned()), Box::new(data.clone()), Box::new(writer.principal.to_owned())];
-    (params, data.as_bytes().len())
+/// The arguments of a write: id, JSON, principal.
+fn written<'a>(writer: Writer<'a>, id: &'a DocumentId, data: &Json) -> Arguments<'a> {
+    Arguments {
+        params: vec![
+            Box::new(id.as_str().to_owned()),
+            Box::new(data.clone()),
+            Box::new(writer.principal.to_owned()),
+        ],
+        len: data.as_bytes().len(),
+        document: Some((id.as_str(), writer.principal)),
+    }
 }

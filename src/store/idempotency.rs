@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::statements::{Call, StatementKey};
+use super::statements::{Call, Param, StatementKey};
 use super::tables::column;
 use super::{Store, StoreError};
 
@@ -68,15 +68,12 @@ impl Store {
         effect: impl Future<Output = Result<Bytes, E>>,
     ) -> Result<(Claim, Option<Bytes>), E> {
         let transaction = self.1.transaction.as_ref().ok_or(StoreError::Internal)?;
-        let call = Call {
-            key: StatementKey::ClaimKey,
-            params: vec![
-                Box::new(key.principal.clone()),
-                Box::new(key.key.to_vec()),
-                Box::new(key.request_hash.to_vec()),
-            ],
-            len: 0,
-        };
+        let params: Vec<Param> = vec![
+            Box::new(key.principal.clone()),
+            Box::new(key.key.to_vec()),
+            Box::new(key.request_hash.to_vec()),
+        ];
+        let call = Call::of(StatementKey::ClaimKey, params, 0);
         let claim = transaction.send(call).await?;
         let claimed = async {
             let rows = transaction.finish(&StatementKey::ClaimKey, claim).await?;
@@ -94,15 +91,9 @@ impl Store {
             return Ok((claimed, None));
         }
         let reply = reply?;
-        let keep = Call {
-            key: StatementKey::KeepReply,
-            params: vec![
-                Box::new(key.principal.clone()),
-                Box::new(key.key.to_vec()),
-                Box::new(reply.to_vec()),
-            ],
-            len: reply.len(),
-        };
+        let params: Vec<Param> =
+            vec![Box::new(key.principal.clone()), Box::new(key.key.to_vec()), Box::new(reply.to_vec())];
+        let keep = Call::of(StatementKey::KeepReply, params, reply.len());
         transaction.run_later(keep).await?;
         Ok((claimed, Some(reply)))
     }

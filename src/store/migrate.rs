@@ -36,6 +36,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../schemas/sql/0004_transactions.sql"),
     },
     Migration { number: 5, name: "attach", sql: include_str!("../../schemas/sql/0005_attach.sql") },
+    Migration {
+        number: 6,
+        name: "log_by_statement",
+        sql: include_str!("../../schemas/sql/0006_log_by_statement.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

@@ -1,8 +1,8 @@
 //! Documents in Postgres (floor 3): tables of JSON documents with versions, each write in the change log.
 //!
-//! Isolation is Postgres' own: an operation is one statement in one transaction of its own, and a success is answered only
-//! after that transaction was committed; or it runs in a transaction with others ([`Store::transaction`]). A [`Store`] is a
-//! handle; clones share its connections. What an operation runs in, and what ends it early, is its [`Scope`].
+//! Isolation is Postgres' own: an operation is one statement, and a success is answered only after its transaction was
+//! committed. The transaction is its own, or one that it shares with writes of other callers, of which none sees that; or it
+//! runs in a transaction with others that its caller chose ([`Store::transaction`]). A [`Store`] is a handle; clones share its connections. What an operation runs in, and what ends it early, is its [`Scope`].
 
 pub mod attach;
 pub(crate) mod base64url;
@@ -13,6 +13,7 @@ mod documents;
 pub mod embedded;
 mod error;
 pub mod feed;
+mod group;
 mod idempotency;
 mod ids;
 mod json;

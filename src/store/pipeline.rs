@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
@@ -15,13 +16,15 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, Error, Row, RowStream, Statement};
 
-use super::canceller::Canceller;
+use super::StoreOptions;
+use super::canceller::{Canceller, GRACE};
 use super::dispatch::{Dispatch, Job};
 use super::error::StoreError;
+use super::group::{self, GROUP_GRACE, Part};
 use super::pool::RETRY_AFTER;
-use super::session::{Access, Driver, Session, whole_message};
+use super::session::{Access, Driver, Session, patience, whole_message};
 use super::sqlstate::{Failure, failure};
 use super::statements::{Param, StatementKey};
 use super::timeout::{LooseTimeout, set_statement};
@@ -35,14 +38,52 @@ const REPEATS_MAX: usize = 3;
 /// How often to look whether the session still answers.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The answer to a statement.
-type Answer = BoxFuture<'static, Result<Vec<Row>, Error>>;
+/// What was sent.
+enum Work {
+    /// A setting of our own.
+    Setting(MaybeDone<Answer>),
+    /// A statement.
+    One(Job, MaybeDone<Answer>),
+    /// Several writes in one transaction.
+    Group(Group, MaybeDone<BoxFuture<'static, Vec<Outcome>>>),
+}
 
-/// A statement that was sent.
+/// Jobs that share a transaction, and the statements that they became.
+struct Group {
+    jobs: Vec<Job>,
+    parts: Vec<Part>,
+}
+
+/// How a statement of a group ended that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody knows.
+    Broken,
+    /// It was not run, and has to be prepared anew.
+    Stale,
+    /// It was rolled back.
+    Undone,
+}
+
+impl End {
+    fn of(failure: &Failure) -> Self {
+        match failure {
+            Failure::Broken => Self::Broken,
+            Failure::Stale => Self::Stale,
+            Failure::Cancelled | Failure::Serialization | Failure::Refused(_) => Self::Undone,
+        }
+    }
+}
+
+/// What came of a statement.
+type Outcome = Result<Vec<Row>, Error>;
+
+/// The answer to a statement.
+type Answer = BoxFuture<'static, Outcome>;
+
+/// Something that was sent.
 struct Running {
-    /// `None` for a setting of our own.
-    job: Option<Job>,
-    answer: MaybeDone<Answer>,
+    work: Work,
     /// How long Postgres may work on it at most.
     limit: Duration,
 }
@@ -59,11 +100,14 @@ pub(super) struct Pipeline {
     preparing: FuturesUnordered<BoxFuture<'static, Prepared>>,
     /// Statements whose prepared form is on its way.
     parked: HashMap<StatementKey, Vec<Job>>,
+    /// A group that waits until its statements are prepared.
+    gathered: Vec<Job>,
     running: VecDeque<Running>,
     /// When the first of `running` came to be the first.
     head_since: Instant,
     canceller: Canceller,
     timeout: LooseTimeout,
+    lock_timeout: Duration,
     /// After so long without an answer the connection is dead, whatever the network says.
     patience: Duration,
     /// Jobs that were answered or given back since the queue was last told.
@@ -86,8 +130,7 @@ impl Pipeline {
         dispatch: Arc<Dispatch>,
         line: usize,
         session: Session,
-        longest: Duration,
-        patience: Duration,
+        options: &StoreOptions,
     ) {
         let Session { client, driver, .. } = session;
         let mut pipeline = Self {
@@ -99,10 +142,12 @@ impl Pipeline {
             statements: HashMap::new(),
             preparing: FuturesUnordered::new(),
             parked: HashMap::new(),
+            gathered: Vec::new(),
             running: VecDeque::new(),
             head_since: Instant::now(),
-            timeout: LooseTimeout::new(longest),
-            patience,
+            timeout: LooseTimeout::new(options.statement_timeout),
+            lock_timeout: options.lock_timeout,
+            patience: patience(options),
             finished: 0,
         };
         pipeline.run(driver).await;
@@ -143,8 +188,10 @@ impl Pipeline {
                 }
             }
             self.fill().await;
-            let is_wanted = self.running.front().is_some_and(Running::is_stopped);
-            self.canceller.watch(is_wanted, is_another);
+            let head = self.running.front();
+            let is_wanted = head.is_some_and(Running::is_stopped);
+            let grace = if head.is_some_and(Running::is_group) { GROUP_GRACE } else { GRACE };
+            self.canceller.watch(is_wanted, is_another, grace);
         }
     }
 
@@ -159,17 +206,29 @@ impl Pipeline {
         }
     }
 
-    async fn take_answer(&mut self, mut running: Running) {
+    async fn take_answer(&mut self, running: Running) {
+        const COMPLETE: &str = "the answer is complete";
         let elapsed = self.head_since.elapsed();
         self.head_since = Instant::now();
-        let result = Pin::new(&mut running.answer).take_output().expect("the answer is complete");
-        let Some(job) = running.job else {
-            if result.is_err() {
-                self.timeout.forget();
+        match running.work {
+            Work::Setting(mut answer) => {
+                if Pin::new(&mut answer).take_output().expect(COMPLETE).is_err() {
+                    self.timeout.forget();
+                }
             }
-            return;
-        };
-        let error = match result {
+            Work::One(job, mut answer) => {
+                let outcome = Pin::new(&mut answer).take_output().expect(COMPLETE);
+                self.take_outcome(job, outcome, elapsed, running.limit).await;
+            }
+            Work::Group(group, mut answer) => {
+                let outcomes = Pin::new(&mut answer).take_output().expect(COMPLETE);
+                self.take_group(group, outcomes);
+            }
+        }
+    }
+
+    async fn take_outcome(&mut self, job: Job, outcome: Outcome, elapsed: Duration, limit: Duration) {
+        let error = match outcome {
             Ok(rows) => {
                 if self.dispatch.access == Access::Write {
                     self.dispatch.written.notify_one();
@@ -179,12 +238,17 @@ impl Pipeline {
             Err(error) => error,
         };
         match failure(&error) {
-            Failure::Refused(error) => self.finish(job, Err(error)),
+            Failure::Refused(error) => {
+                if job.is_alone {
+                    self.dispatch.keep_apart(job.ticket.lane());
+                }
+                self.finish(job, Err(error));
+            }
             Failure::Serialization => self.finish(job, Err(StoreError::Conflict)),
             Failure::Cancelled => match job.ticket.stop() {
                 Some(stop) => self.finish(job, Err(stop.into())),
                 // It was rolled back, so that it may be done again, a write too.
-                None if self.canceller.may_have_hit(elapsed, running.limit) => self.repeat(job).await,
+                None if self.canceller.may_have_hit(elapsed, limit) => self.repeat(job).await,
                 None => self.finish(job, Err(StoreError::Timeout)),
             },
             Failure::Stale => {
@@ -202,19 +266,31 @@ impl Pipeline {
             if jobs.is_empty() {
                 return;
             }
+            if self.dispatch.access == Access::Write && jobs.len() > 1 {
+                self.start_group(jobs.into()).await;
+                continue;
+            }
             for job in jobs {
                 self.start(job).await;
             }
         }
     }
 
-    async fn start(&mut self, job: Job) {
+    /// Gives back a job that is still wanted, and answers one that is not.
+    fn wanted(&mut self, job: Job) -> Option<Job> {
         if let Some(stop) = job.ticket.stop() {
-            return self.finish(job, Err(stop.into()));
+            self.finish(job, Err(stop.into()));
+            return None;
         }
         if job.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return self.finish(job, Err(StoreError::Timeout));
+            self.finish(job, Err(StoreError::Timeout));
+            return None;
         }
+        Some(job)
+    }
+
+    async fn start(&mut self, job: Job) {
+        let Some(job) = self.wanted(job) else { return };
         match self.statements.get(&job.call.key) {
             Some(statement) => {
                 let statement = statement.clone();
@@ -225,26 +301,121 @@ impl Pipeline {
     }
 
     async fn send(&mut self, statement: Statement, job: Job) {
-        let left = job.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let limit = self.set_timeout(job.deadline).await;
+        let (client, call) = (Arc::clone(&self.client), Arc::clone(&job.call));
+        let mut answer = maybe_done(async move { collect(&client, &statement, &call.params).await }.boxed());
+        // It is sent when it is polled for the first time; after that only the first one's answer can come.
+        let _not_yet = futures_util::poll!(&mut answer);
+        self.push(Work::One(job, answer), limit);
+    }
+
+    /// Makes the timeout of the session fit to a deadline. Answers the one in force.
+    async fn set_timeout(&mut self, deadline: Option<Instant>) -> Duration {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if let Some(limit) = self.timeout.adapt(left) {
             let client = Arc::clone(&self.client);
             let set = async move { client.batch_execute(&set_statement(limit)).await.map(|()| Vec::new()) };
-            self.push(None, set.boxed(), Duration::MAX).await;
+            let mut answer = maybe_done(set.boxed());
+            let _not_yet = futures_util::poll!(&mut answer);
+            self.push(Work::Setting(answer), Duration::MAX);
         }
-        let limit = self.timeout.in_force();
-        let (client, call) = (Arc::clone(&self.client), Arc::clone(&job.call));
-        let answer = async move { collect(&client, &statement, &call.params).await };
-        self.push(Some(job), answer.boxed(), limit).await;
+        self.timeout.in_force()
     }
 
-    async fn push(&mut self, job: Option<Job>, answer: Answer, limit: Duration) {
-        let mut answer = maybe_done(answer);
-        // It is sent when it is polled for the first time; after that only the first one's answer can come.
-        let _not_yet = futures_util::poll!(&mut answer);
+    fn push(&mut self, work: Work, limit: Duration) {
         if self.running.is_empty() {
             self.head_since = Instant::now();
         }
-        self.running.push_back(Running { job, answer, limit });
+        self.running.push_back(Running { work, limit });
+    }
+
+    /// Sends writes as one transaction, once all their statements are prepared.
+    async fn start_group(&mut self, jobs: Vec<Job>) {
+        let jobs: Vec<Job> = jobs.into_iter().filter_map(|job| self.wanted(job)).collect();
+        if jobs.len() <= 1 {
+            for job in jobs {
+                self.start(job).await;
+            }
+            return;
+        }
+        let parts = group::parts(&jobs);
+        let mut prepared = Vec::with_capacity(parts.len());
+        for part in &parts {
+            match self.statements.get(&part.key) {
+                Some(statement) => {
+                    let calls = part.members.iter().map(|place| Arc::clone(&jobs[*place].call)).collect();
+                    prepared.push((statement.clone(), calls));
+                }
+                None if self.parked.contains_key(&part.key) => {}
+                None => {
+                    self.parked.insert(part.key.clone(), Vec::new());
+                    self.prepare(part.key.clone());
+                }
+            }
+        }
+        if prepared.len() < parts.len() {
+            self.gathered = jobs;
+            return;
+        }
+        // The longest time that anybody has: whoever has less is stopped by a request of his own.
+        let deadlines = jobs.iter().map(|job| job.deadline);
+        let latest = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
+        let limit = self.set_timeout(latest).await;
+        let mut answer = maybe_done(group::send(&self.client, prepared, self.lock_timeout));
+        let _not_yet = futures_util::poll!(&mut answer);
+        self.push(Work::Group(Group { jobs, parts }, answer), limit);
+    }
+
+    /// The answers to a group: everybody gets his own when it was committed; else all are done again, each alone.
+    fn take_group(&mut self, group: Group, mut outcomes: Vec<Outcome>) {
+        let Group { jobs, parts } = group;
+        let commit = (parts.len() > 1).then(|| outcomes.pop()).flatten();
+        // Without a BEGIN each statement was a transaction of its own, and what it answered counts.
+        let is_one = parts.len() > 1 && outcomes.remove(0).is_ok();
+        let mut results = Vec::with_capacity(parts.len());
+        let mut failed = None;
+        for (part, outcome) in parts.iter().zip(outcomes) {
+            let result = outcome.map_err(|error| End::of(&failure(&error)));
+            if let Err(end) = result {
+                if end == End::Stale {
+                    self.statements.remove(&part.key);
+                }
+                // The first failure counts: those behind it say only that there was one.
+                failed = failed.or(Some(end));
+            }
+            results.push(result);
+        }
+        if let Some(Err(error)) = commit {
+            failed = failed.or(Some(End::of(&failure(&error))));
+        }
+        let mut shares: Vec<Result<Vec<Row>, End>> = Vec::new();
+        shares.resize_with(jobs.len(), || Err(End::Undone));
+        for (part, result) in parts.iter().zip(results) {
+            match failed.filter(|_| is_one).map_or(result, Err) {
+                Ok(rows) => {
+                    self.dispatch.written.notify_one();
+                    group::share(part, &jobs, rows, |place, rows| shares[place] = Ok(rows));
+                }
+                Err(end) => part.members.iter().for_each(|place| shares[*place] = Err(end)),
+            }
+        }
+        let mut again = Vec::new();
+        for (job, share) in jobs.into_iter().zip(shares) {
+            match share {
+                Ok(rows) => self.finish(job, Ok(rows)),
+                Err(End::Broken) => self.lose(job),
+                Err(End::Stale | End::Undone) => again.push(job),
+            }
+        }
+        self.do_again(again);
+    }
+
+    /// Has writes that were not done, or were rolled back, done again: each alone, wherever there is a connection.
+    fn do_again(&mut self, jobs: Vec<Job>) {
+        let mut wanted: Vec<Job> = jobs.into_iter().filter_map(|job| self.wanted(job)).collect();
+        wanted.iter_mut().for_each(|job| job.is_alone = true);
+        self.finished += wanted.len();
+        self.dispatch.give_back(wanted);
     }
 
     /// Keeps a statement until it is prepared. Those that come meanwhile wait for the same.
@@ -253,13 +424,17 @@ impl Pipeline {
         let parked = self.parked.entry(key.clone()).or_default();
         parked.push(job);
         if parked.len() == 1 {
-            let client = Arc::clone(&self.client);
-            let prepare = async move {
-                let result = client.prepare(&key.sql()).await;
-                (key, result)
-            };
-            self.preparing.push(prepare.boxed());
+            self.prepare(key);
         }
+    }
+
+    fn prepare(&mut self, key: StatementKey) {
+        let client = Arc::clone(&self.client);
+        let prepare = async move {
+            let result = client.prepare(&key.sql()).await;
+            (key, result)
+        };
+        self.preparing.push(prepare.boxed());
     }
 
     async fn on_prepared(&mut self, key: StatementKey, result: Result<Statement, Error>) {
@@ -273,10 +448,14 @@ impl Pipeline {
                 for job in jobs {
                     self.start(job).await;
                 }
-                return;
+                let gathered = std::mem::take(&mut self.gathered);
+                return self.start_group(gathered).await;
             }
             Err(error) => failure(&error),
         };
+        // Each finds out by itself what it was.
+        let gathered = std::mem::take(&mut self.gathered);
+        self.do_again(gathered);
         for job in jobs {
             match &error {
                 Failure::Refused(error) => self.finish(job, Err(error.clone())),
@@ -296,7 +475,7 @@ impl Pipeline {
         }
         if self.client.is_closed() {
             self.finished += 1;
-            return self.dispatch.give_back(job);
+            return self.dispatch.give_back(vec![job]);
         }
         // Not through `start`, which would call itself: a repeated statement is prepared anew or already.
         match self.statements.get(&job.call.key).cloned() {
@@ -315,7 +494,7 @@ impl Pipeline {
         } else {
             // A read may be sent twice.
             self.finished += 1;
-            self.dispatch.give_back(job);
+            self.dispatch.give_back(vec![job]);
         }
     }
 
@@ -328,31 +507,49 @@ impl Pipeline {
     async fn end(mut self) {
         self.dispatch.shut(self.line);
         while let Some(mut running) = self.running.pop_front() {
-            if futures_util::poll!(&mut running.answer).is_ready() {
+            if poll_fn(|cx| Poll::Ready(running.poll(cx))).await.is_ready() {
                 self.take_answer(running).await;
-            } else if let Some(job) = running.job {
-                self.lose(job);
+                continue;
+            }
+            match running.work {
+                Work::Setting(_) => {}
+                Work::One(job, _) => self.lose(job),
+                Work::Group(group, _) => group.jobs.into_iter().for_each(|job| self.lose(job)),
             }
         }
+        self.dispatch.give_back(std::mem::take(&mut self.gathered));
         for (_, jobs) in std::mem::take(&mut self.parked) {
-            for job in jobs {
-                self.dispatch.give_back(job);
-            }
+            self.dispatch.give_back(jobs);
         }
     }
 }
 
 impl Running {
     fn is_stopped(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| job.ticket.stop().is_some())
+        match &self.work {
+            Work::Setting(_) => false,
+            Work::One(job, _) => job.ticket.stop().is_some(),
+            Work::Group(group, _) => group.jobs.iter().any(|job| job.ticket.stop().is_some()),
+        }
+    }
+
+    fn is_group(&self) -> bool {
+        matches!(self.work, Work::Group(..))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.work {
+            Work::Setting(answer) | Work::One(_, answer) => Pin::new(answer).poll(cx),
+            Work::Group(_, answer) => Pin::new(answer).poll(cx),
+        }
     }
 }
 
 /// Waits until the first one is answered; for ever when there is none.
 async fn head(running: &mut VecDeque<Running>) {
     poll_fn(|cx| match running.front_mut() {
-        Some(running) => Pin::new(&mut running.answer).poll(cx),
-        None => std::task::Poll::Pending,
+        Some(running) => running.poll(cx),
+        None => Poll::Pending,
     })
     .await;
 }
@@ -364,7 +561,12 @@ pub(super) async fn collect(
     statement: &Statement,
     params: &[Param],
 ) -> Result<Vec<Row>, Error> {
-    let mut stream = pin!(client.query_raw(statement, params.iter().map(borrow)).await?);
+    rows_of(client.query_raw(statement, params.iter().map(borrow)).await?).await
+}
+
+/// The rows of a statement that was sent, as [`collect`] answers them.
+pub(super) async fn rows_of(stream: RowStream) -> Result<Vec<Row>, Error> {
+    let mut stream = pin!(stream);
     let mut rows = Vec::new();
     while let Some(row) = stream.next().await {
         match row {

@@ -2,7 +2,7 @@
 
 use super::page_cursor::PageCursor;
 use super::statements::{Operation, OrderKind, Param, QueryShape};
-use super::tables::column;
+use super::tables::{Arguments, column};
 use super::types::{QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
 use super::{Document, DocumentId, Json, Order, Page, Query, Store, StoreError, TableName};
 
@@ -27,8 +27,11 @@ impl Store {
             Order::Field { descending, .. } => (OrderKind::Field, *descending),
         };
         let shape = QueryShape { filter: query.filter.is_some(), order, descending, after: after.is_some() };
-        let params = || params(&query, after.as_ref(), limit);
-        let rows = self.on_table(table, Operation::Query(shape), params).await?;
+        let arguments = || {
+            let (params, len) = params(&query, after.as_ref(), limit);
+            Arguments { params, len, document: None }
+        };
+        let rows = self.on_table(table, Operation::Query(shape), arguments).await?;
 
         let page_len = rows.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
         let mut items = Vec::with_capacity(page_len);
@@ -62,13 +65,15 @@ impl Store {
         if let Some(filter) = &filter {
             filter.check()?;
         }
-        let params = || -> (Vec<Param>, usize) {
-            match &filter {
-                Some(filter) => (vec![Box::new(filter.clone())], filter.as_bytes().len()),
-                None => (Vec::new(), 0),
-            }
+        let arguments = || match &filter {
+            Some(filter) => Arguments {
+                params: vec![Box::new(filter.clone())],
+                len: filter.as_bytes().len(),
+                document: None,
+            },
+            None => Arguments { params: Vec::new(), len: 0, document: None },
         };
-        let rows = self.on_table(table, Operation::Count { filter: filter.is_some() }, params).await?;
+        let rows = self.on_table(table, Operation::Count { filter: filter.is_some() }, arguments).await?;
         let count: i64 = column(rows.first().ok_or(StoreError::Internal)?, 0)?;
         u64::try_from(count).map_err(|_| StoreError::Internal)
     }

@@ -13,6 +13,17 @@ pub(super) struct FairQueue<T> {
     len: usize,
 }
 
+/// What becomes of a thing that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    /// It is taken.
+    Yes,
+    /// It goes on waiting; the next one of its lane is looked at.
+    No,
+    /// Nothing more is taken, this neither.
+    Stop,
+}
+
 impl<T> Default for FairQueue<T> {
     fn default() -> Self {
         Self { lanes: HashMap::new(), turns: VecDeque::new(), len: 0 }
@@ -56,6 +67,46 @@ impl<T> FairQueue<T> {
         }
         self.len -= 1;
         item
+    }
+
+    /// Takes several: the lanes in turn, of each the first one that is wanted. A lane of which something was passed over
+    /// has its turn first the next time.
+    pub(super) fn take_some(&mut self, mut judge: impl FnMut(&T) -> Take) -> Vec<T> {
+        let mut taken = Vec::new();
+        // Lanes of which nothing more is wanted now, and of the others how many were looked at and left.
+        let mut passed = VecDeque::new();
+        let mut looked: HashMap<Lane, usize> = HashMap::new();
+        'turns: while let Some(lane) = self.turns.pop_front() {
+            let items = self.lanes.get_mut(&lane).expect("a lane with a turn has items");
+            let mut at = looked.get(&lane).copied().unwrap_or(0);
+            loop {
+                match items.get(at).map(&mut judge) {
+                    Some(Take::Yes) => break,
+                    Some(Take::No) => at += 1,
+                    Some(Take::Stop) => {
+                        self.turns.push_front(lane);
+                        break 'turns;
+                    }
+                    None => {
+                        passed.push_back(lane);
+                        continue 'turns;
+                    }
+                }
+            }
+            taken.extend(items.remove(at));
+            self.len -= 1;
+            if items.is_empty() {
+                self.lanes.remove(&lane);
+            } else {
+                if at > 0 {
+                    looked.insert(lane, at);
+                }
+                self.turns.push_back(lane);
+            }
+        }
+        passed.append(&mut self.turns);
+        self.turns = passed;
+        taken
     }
 
     /// Takes one out of its lane.
@@ -127,6 +178,29 @@ mod tests {
         assert_eq!(queue.take_from_longest(lane(3)), Some(1));
         assert_eq!(queue.take_from_longest(lane(3)), None);
         assert_eq!((queue.len(), queue.pop(), queue.pop(), queue.pop()), (2, Some(0), Some(7), None));
+    }
+
+    #[test]
+    fn several_are_taken_in_turn_and_what_is_passed_over_comes_first_the_next_time() {
+        let mut queue = FairQueue::default();
+        for n in 0..4 {
+            queue.push(lane(1), 10 + n);
+            queue.push(lane(2), 20 + n);
+        }
+        queue.push(lane(3), 30);
+        let mut room = 5;
+        let taken = queue.take_some(|n| match n {
+            10 | 12 | 30 => Take::No,
+            _ if room == 0 => Take::Stop,
+            _ => {
+                room -= 1;
+                Take::Yes
+            }
+        });
+        assert_eq!(taken, [11, 20, 13, 21, 22], "each in its lane's order");
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.take_some(|_| Take::Yes), [30, 10, 23, 12]);
+        assert_eq!((queue.len(), queue.lanes.len(), queue.turns.len()), (0, 0, 0));
     }
 
     #[test]

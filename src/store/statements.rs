@@ -21,6 +21,25 @@ pub(super) struct Call {
     pub(super) params: Vec<Param>,
     /// About the bytes of the parameters.
     pub(super) len: usize,
+    /// Of a write of one document: what says whether it may share a transaction, and with whom a statement.
+    pub(super) write: Option<Write>,
+}
+
+/// A write of one document by its id.
+#[derive(Debug)]
+pub(super) struct Write {
+    /// Which document of which table, as a hash: two that are the same by mistake only wait for one another.
+    pub(super) row: u64,
+    pub(super) id: String,
+    /// Who writes. A statement names one writer.
+    pub(super) writer: String,
+}
+
+impl Call {
+    /// A statement that is not a write of one document.
+    pub(super) fn of(key: StatementKey, params: Vec<Param>, len: usize) -> Self {
+        Self { key, params, len, write: None }
+    }
 }
 
 /// What a prepared statement is found by.
@@ -28,6 +47,8 @@ pub(super) struct Call {
 pub(super) enum StatementKey {
     /// On a table of documents.
     Documents(Arc<TablePtr>, Operation),
+    /// The same operation for many documents at once; parameters: see [`Operation::many_sql`].
+    Many(Arc<TablePtr>, Operation),
     /// Parameters: owner, name. Columns: schema, table.
     FindTable,
     /// Parameters: owner, name. Column: whether it was made.
@@ -115,6 +136,9 @@ impl StatementKey {
     pub(super) fn sql(&self) -> String {
         match self {
             Self::Documents(table, operation) => operation.sql(&table.quoted()),
+            Self::Many(table, operation) => {
+                operation.many_sql(&table.quoted()).expect("only what has a text for many is asked for it")
+            }
             Self::FindTable => {
                 "SELECT ptr_schema, ptr FROM raystream.storage WHERE owner = $1 AND name = $2".to_owned()
             }
@@ -146,26 +170,24 @@ impl Operation {
             Self::Get => {
                 format!("SELECT data, _version FROM {table} WHERE id = $1 AND _deleted_txid IS NULL")
             }
-            Self::Set => format!("{} RETURNING _version", upsert(table)),
-            Self::SetNew => format!("{} WHERE d._deleted_txid IS NOT NULL RETURNING _version", upsert(table)),
+            Self::Set => format!("{} RETURNING _version", upsert(table, ONE)),
+            Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, ONE)),
             Self::SetVersion => format!(
-                "UPDATE {table} SET data = $2, _version = _version + 1, \
+                "UPDATE {table} SET data = $2, _version = _version + 1, {TXID}, \
                  _owner = set_config('raystream.principal', $3, true) \
                  WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version"
             ),
             Self::Update => format!(
-                "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, \
+                "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, {TXID}, \
                  _owner = set_config('raystream.principal', $3, true) \
                  WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
             ),
             Self::Delete => format!(
-                "UPDATE {table} SET {TOMBSTONE}, _version = _version + 1, \
+                "UPDATE {table} SET {TOMBSTONE}, _version = _version + 1, {TXID}, \
                  _owner = set_config('raystream.principal', $2, true) \
                  WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
             ),
-            Self::Push => format!(
-                "INSERT INTO {table} (id, data, _owner) VALUES ($1, $2, set_config('raystream.principal', $3, true))"
-            ),
+            Self::Push => format!("INSERT INTO {table} (id, data, _owner) {ONE}"),
             Self::Pop => take(table, "DESC"),
             Self::Shift => take(table, "ASC"),
             Self::Query(shape) => query_sql(table, shape),
@@ -175,16 +197,58 @@ impl Operation {
             }
         }
     }
+
+    /// The text for many documents, each of them once. Parameters: ids, data, principal, lock timeout. Columns: version, id;
+    /// a document of which nothing is written has no row.
+    ///
+    /// Only what needs no search for its rows: a plan that joins the documents to a table is right for the size that the
+    /// table had when it was made.
+    fn many_sql(self, table: &str) -> Option<String> {
+        match self {
+            Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, MANY))),
+            Self::SetNew => Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, MANY))),
+            Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {MANY}")),
+            _ => None,
+        }
+    }
 }
+
+impl StatementKey {
+    /// The statement that does the same for many documents, if there is one.
+    pub(super) fn many(&self) -> Option<Self> {
+        match self {
+            Self::Documents(table, operation) if operation.many_sql("").is_some() => {
+                Some(Self::Many(Arc::clone(table), *operation))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Which transaction wrote a row. An inserted one has it by default.
+const TXID: &str = "_txid = pg_current_xact_id()";
 
 /// What makes a row a tombstone: its content goes, its version stays, so that a document set again does not repeat one.
 const TOMBSTONE: &str = "_deleted_txid = pg_current_xact_id(), data = 'null'";
 
+/// The row of one document. Parameters: id, data, principal.
+const ONE: &str = "VALUES ($1, $2, set_config('raystream.principal', $3, true))";
+
+/// The rows of many documents: ids, data, principal, and how long a lock may be waited for. The two settings are made once,
+/// before the first row, and end with the transaction.
+const MANY: &str = "SELECT i.id, i.data, (SELECT set_config('raystream.principal', $3, true)) \
+     FROM unnest($1::text[], $2::jsonb[]) AS i (id, data) \
+     WHERE (SELECT set_config('lock_timeout', $4, true)) IS NOT NULL";
+
+/// Only in the place of a document that is not there.
+const WHERE_NEW: &str = "WHERE d._deleted_txid IS NOT NULL";
+
 /// Inserts or replaces. A row that was a tombstone is a new document: it takes the place that it has as an inserted one.
-fn upsert(table: &str) -> String {
+fn upsert(table: &str, rows: &str) -> String {
     format!(
-        "INSERT INTO {table} AS d (id, data, _owner) VALUES ($1, $2, set_config('raystream.principal', $3, true)) \
+        "INSERT INTO {table} AS d (id, data, _owner) {rows} \
          ON CONFLICT (id) DO UPDATE SET data = EXCLUDED.data, _version = d._version + 1, _deleted_txid = NULL, \
+         _txid = EXCLUDED._txid, _owner = EXCLUDED._owner, \
          _order = CASE WHEN d._deleted_txid IS NULL THEN d._order ELSE EXCLUDED._order END"
     )
 }
@@ -196,7 +260,7 @@ fn take(table: &str, direction: &str) -> String {
     format!(
         "WITH taken AS (SELECT id, data, _version FROM {table} WHERE _deleted_txid IS NULL \
          ORDER BY _order {direction}, id {direction} LIMIT 1 FOR UPDATE SKIP LOCKED) \
-         UPDATE {table} AS d SET {TOMBSTONE}, _version = d._version + 1, \
+         UPDATE {table} AS d SET {TOMBSTONE}, _version = d._version + 1, {TXID}, \
          _owner = set_config('raystream.principal', $1, true) \
          FROM taken WHERE d.id = taken.id RETURNING taken.id, taken.data, taken._version"
     )

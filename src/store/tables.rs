@@ -1,12 +1,13 @@
 //! Logical names and the physical tables behind them.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_postgres::Row;
 
 use super::pool::Group;
-use super::statements::{Call, Operation, Param, StatementKey};
+use super::statements::{Call, Operation, Param, StatementKey, Write};
 use super::{Store, StoreError, TableInfo, TableName, TablePtr};
 
 /// The owner of every table of this version.
@@ -32,6 +33,22 @@ impl TableCache {
             tables.remove(name);
         }
     }
+}
+
+/// What an operation is asked with.
+pub(super) struct Arguments<'a> {
+    pub(super) params: Vec<Param>,
+    /// About their bytes.
+    pub(super) len: usize,
+    /// Of a write of one document: its id and who writes.
+    pub(super) document: Option<(&'a str, &'a str)>,
+}
+
+/// A document of a table as a hash.
+fn row(table: &TablePtr, id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (table, id).hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Store {
@@ -73,11 +90,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn create_table(&self, name: &TableName) -> Result<bool, StoreError> {
-        let call = Call {
-            key: StatementKey::CreateTable,
-            params: vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())],
-            len: 0,
-        };
+        let params: Vec<Param> = vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())];
+        let call = Call::of(StatementKey::CreateTable, params, 0);
         let rows = self.run(&self.0.writes, call).await?;
         column(rows.first().ok_or(StoreError::Internal)?, 0)
     }
@@ -87,7 +101,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_tables(&self) -> Result<Vec<TableInfo>, StoreError> {
-        let call = Call { key: StatementKey::ListTables, params: vec![Box::new(NAMESPACE)], len: 0 };
+        let call = Call::of(StatementKey::ListTables, vec![Box::new(NAMESPACE)], 0);
         let mut tables = Vec::new();
         for row in &self.run(&self.0.reads, call).await? {
             // A name that another writer put there and that we could not be asked for is not listed.
@@ -110,13 +124,13 @@ impl Store {
         }
     }
 
-    /// Runs an operation on a table. `params` is called again when the table that was known is gone and another one has
+    /// Runs an operation on a table. `arguments` is called again when the table that was known is gone and another one has
     /// its name.
-    pub(super) async fn on_table(
+    pub(super) async fn on_table<'a>(
         &self,
         name: &TableName,
         operation: Operation,
-        params: impl Fn() -> (Vec<Param>, usize),
+        arguments: impl Fn() -> Arguments<'a>,
     ) -> Result<Vec<Row>, StoreError> {
         let creates = matches!(operation, Operation::Set | Operation::SetNew | Operation::Push);
         let reads = matches!(operation, Operation::Get | Operation::Query(_) | Operation::Count { .. });
@@ -134,8 +148,13 @@ impl Store {
                     "the table is attached: it is read here, and written with SQL",
                 ));
             }
-            let (params, len) = params();
-            let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len };
+            let Arguments { params, len, document } = arguments();
+            let write = document.map(|(id, writer)| Write {
+                row: row(&ptr, id),
+                id: id.to_owned(),
+                writer: writer.to_owned(),
+            });
+            let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len, write };
             match self.run(group, call).await {
                 Err(StoreError::NotFound) if gone.is_none() => {
                     self.0.tables.forget(name, &ptr);
@@ -162,7 +181,7 @@ impl Store {
 
 fn find(name: &TableName) -> Call {
     let params: Vec<Param> = vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned())];
-    Call { key: StatementKey::FindTable, params, len: 0 }
+    Call::of(StatementKey::FindTable, params, 0)
 }
 
 fn found_table(rows: &[Row]) -> Result<Option<Arc<TablePtr>>, StoreError> {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::statements::{Call, StatementKey};
+use super::statements::{Call, Param, StatementKey};
 use super::tables::column;
 use super::types::DOCUMENT_LEN_MAX;
 use super::{DocumentId, Json, Store, StoreError, Writer, feed};
@@ -93,16 +93,13 @@ impl Store {
         data.check()?;
         let id = DocumentId::stored(self.0.ids.next()?);
         let len = data.as_bytes().len();
-        let call = Call {
-            key: StatementKey::Publish,
-            params: vec![
-                Box::new(topic.log_name()),
-                Box::new(id.as_str().to_owned()),
-                Box::new(data),
-                Box::new(writer.principal.to_owned()),
-            ],
-            len,
-        };
+        let params: Vec<Param> = vec![
+            Box::new(topic.log_name()),
+            Box::new(id.as_str().to_owned()),
+            Box::new(data),
+            Box::new(writer.principal.to_owned()),
+        ];
+        let call = Call::of(StatementKey::Publish, params, len);
         let rows = self.run(&self.0.writes, call).await?;
         let row = rows.first().ok_or(StoreError::TooLarge)?;
         let xid: &str = column(row, 0)?;

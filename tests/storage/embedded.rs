@@ -103,7 +103,8 @@ async fn a_postmaster_that_is_killed_comes_back_with_every_acknowledged_write() 
     let store = connect(&embedded).await;
     set(&store, "t", "first", "1").await;
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let writers: Vec<_> = (0..8)
+    // More than there are connections, so that writes share transactions.
+    let writers: Vec<_> = (0..32)
         .map(|writer| {
             let (store, stop) = (store.clone(), std::sync::Arc::clone(&stop));
             tokio::spawn(async move {

@@ -6,6 +6,7 @@ mod postgres;
 mod documents;
 mod embedded;
 mod failures;
+mod groups;
 mod proxy;
 mod queries;
 mod start;

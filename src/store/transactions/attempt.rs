@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::transaction::{CommitError, Connection, Transaction};
 use super::{TransactionOptions, Writes, stopped};
-use crate::store::canceller::Canceller;
+use crate::store::canceller::{Canceller, GRACE};
 use crate::store::scope::Scope;
 use crate::store::timeout::quantised;
 use crate::store::{Store, StoreError};
@@ -83,7 +83,7 @@ where
             why = stopped(scope, gone), if stop.is_none() => {
                 stop = Some(why);
                 transaction.end_statements();
-                canceller.watch(true, true);
+                canceller.watch(true, true, GRACE);
             }
             () = canceller.step() => {}
         }

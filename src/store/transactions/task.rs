@@ -15,7 +15,7 @@ use super::register::unregister;
 use super::stopped;
 use super::transaction::CommitError;
 use crate::store::Store;
-use crate::store::canceller::Canceller;
+use crate::store::canceller::{Canceller, GRACE};
 use crate::store::scope::{Scope, StopSignal};
 
 /// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
@@ -208,7 +208,7 @@ impl Keeper {
     /// stop may still be on its way, and would hit somebody else there.
     async fn roll_back(&self, is_busy: bool) -> bool {
         let mut canceller = Canceller::new(self.begun.connection.client().cancel_token());
-        canceller.watch(is_busy, true);
+        canceller.watch(is_busy, true, GRACE);
         let mut rolling_back = std::pin::pin!(self.begun.transaction.roll_back());
         let rolled_back = async {
             loop {
