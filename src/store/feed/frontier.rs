@@ -36,6 +36,8 @@ impl<'a> FromSql<'a> for Xid {
 /// `pg_current_snapshot()`: everything below `xmax` has ended, but for `xip`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Snapshot {
+    /// The first transaction id that had not ended.
+    pub(super) xmin: u64,
     /// The first transaction id that was not given out.
     pub(super) xmax: u64,
     xip: Vec<u64>,
@@ -45,7 +47,7 @@ impl Snapshot {
     /// Reads the text form, `xmin:xmax:xip,xip,...`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
-        let _xmin: u64 = parts.next()?.parse().ok()?;
+        let xmin = parts.next()?.parse().ok()?;
         let xmax = parts.next()?.parse().ok()?;
         let list = parts.next()?;
         if parts.next().is_some() {
@@ -57,7 +59,7 @@ impl Snapshot {
         }
         xip.sort_unstable();
         xip.dedup();
-        Some(Self { xmax, xip })
+        Some(Self { xmin, xmax, xip })
     }
 
     /// The frontier of this snapshot for a log whose newest committed change in it is of the transaction before

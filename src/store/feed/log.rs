@@ -30,17 +30,7 @@ const HEAD: &str = "SELECT pg_current_snapshot()::text, \
     FROM raystream.meta AS m";
 
 /// Changes of some tables ($3) that are not in one frontier ($1, $2), are in another ($4, $5), and come after a place
-/// ($6, $7): the few at the end of the log. The two parts of the frontier are read each by its own range of the index
-/// (one condition with OR would read the index from its beginning), and each change once.
-const TAIL: &str = "SELECT c.xid, c.seq, c.last, c.ptr, c.id, c.op, c.version, c.before, c.after FROM ( \
-        SELECT r.*, max(r.seq) OVER (PARTITION BY r.xid) AS last FROM ( \
-            SELECT n.* FROM raystream.changes AS n WHERE n.xid >= $1 AND n.xid < $4 AND n.xid <> ALL ($5) \
-            UNION ALL \
-            SELECT o.* FROM raystream.changes AS o WHERE o.xid = ANY ($2) AND o.xid < $4 AND o.xid <> ALL ($5) \
-        ) AS r) AS c \
-    WHERE c.ptr = ANY ($3) AND (c.last, c.seq) > ($6, $7) ORDER BY c.last, c.seq";
-
-/// The same changes, when they may be a large part of the log; only those of which an image contains a filter ($8). What
+/// ($6, $7); they may be a large part of the log. Only those of which an image contains a filter ($8). What
 /// other tables have in the range is read in the index alone, for the largest seq of each transaction.
 const MISSED: &str = "WITH ended AS ( \
         SELECT t.xid, max(t.seq) AS last FROM raystream.changes AS t \
@@ -51,8 +41,8 @@ const MISSED: &str = "WITH ended AS ( \
         AND (e.last, c.seq) > ($6, $7) AND ($8 IS NULL OR c.before @> $8 OR c.after @> $8) \
     ORDER BY e.last, c.seq";
 
-/// The types of the arguments of [`TAIL`].
-const TAIL_TYPES: [Type; 7] =
+/// The types of the arguments of a range.
+pub(super) const TAIL_TYPES: [Type; 7] =
     [Type::XID8, Type::XID8_ARRAY, Type::TEXT_ARRAY, Type::XID8, Type::XID8_ARRAY, Type::INT8, Type::INT8];
 
 /// What [`HEAD`] answered.
@@ -62,11 +52,23 @@ pub(super) struct Head {
     pub(super) snapshot: Snapshot,
     /// What retention took out of the log is in here.
     pub(super) horizon: Frontier,
-    /// One above the newest transaction in the log.
-    xmax: u64,
+    /// One above the newest transaction in the log, or in the part of it that was looked at.
+    pub(super) xmax: u64,
 }
 
 impl Head {
+    /// Reads the columns of [`HEAD`].
+    pub(super) fn of(row: &Row) -> Result<Self, LinkError> {
+        let snapshot =
+            Snapshot::parse(row.try_get(0)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;
+        let newest: Option<Xid> = row.try_get(1)?;
+        let Xid(horizon) = row.try_get(2)?;
+        let xip: Vec<Xid> = row.try_get(3)?;
+        let horizon = Frontier::new(horizon, xip.into_iter().map(|Xid(xid)| xid).collect())
+            .ok_or(LinkError::Odd("a horizon that is no frontier"))?;
+        Ok(Self { snapshot, horizon, xmax: newest.map_or(0, |Xid(xid)| xid + 1) })
+    }
+
     /// The frontier of the moment. `known` is the `xmax` of a frontier that is known to be of an earlier moment.
     pub(super) fn frontier(&self, known: u64) -> Frontier {
         self.snapshot.clamp(self.xmax.max(self.horizon.xmax()).max(known))
@@ -91,7 +93,6 @@ pub(super) struct Range<'a> {
 pub(super) struct Log {
     pub(super) link: Link,
     head: Statement,
-    tail: Statement,
 }
 
 impl Log {
@@ -101,8 +102,7 @@ impl Log {
 
     async fn prepare(link: Link) -> Result<Self, LinkError> {
         let head = link.client.prepare(HEAD).await?;
-        let tail = link.client.prepare_typed(TAIL, &TAIL_TYPES).await?;
-        Ok(Self { link, head, tail })
+        Ok(Self { link, head })
     }
 
     /// Runs a statement without arguments or result.
@@ -112,21 +112,7 @@ impl Log {
 
     /// The moment: of the transaction, or of now outside of one.
     pub(super) async fn head(&self) -> Result<Head, LinkError> {
-        let row = self.link.client.query_one(&self.head, &[]).await?;
-        let snapshot =
-            Snapshot::parse(row.try_get(0)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;
-        let newest: Option<Xid> = row.try_get(1)?;
-        let Xid(horizon) = row.try_get(2)?;
-        let xip: Vec<Xid> = row.try_get(3)?;
-        let horizon = Frontier::new(horizon, xip.into_iter().map(|Xid(xid)| xid).collect())
-            .ok_or(LinkError::Odd("a horizon that is no frontier"))?;
-        Ok(Head { snapshot, horizon, xmax: newest.map_or(0, |Xid(xid)| xid + 1) })
-    }
-
-    /// The changes of a range at the end of the log, in the order of the feed.
-    pub(super) async fn tail(&self, range: Range<'_>) -> Result<RowStream, LinkError> {
-        let arguments = Arguments::of(range);
-        Ok(self.link.client.query_raw(&self.tail, arguments.each()).await?)
+        Head::of(&self.link.client.query_one(&self.head, &[]).await?)
     }
 
     /// The changes of a range anywhere in the log, of which an image contains `filter`, in the order of the feed. Wants
@@ -144,7 +130,7 @@ impl Log {
 }
 
 /// A range as arguments.
-struct Arguments<'a> {
+pub(super) struct Arguments<'a> {
     from: Xid,
     from_xip: Vec<Xid>,
     tables: &'a [&'a str],
@@ -155,7 +141,7 @@ struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    fn of(range: Range<'a>) -> Self {
+    pub(super) fn of(range: Range<'a>) -> Self {
         // Sequence numbers are above zero.
         let (last, seq) = range.after.unwrap_or((0, 0));
         Self {
@@ -169,12 +155,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
-    fn each(&self) -> [&(dyn ToSql + Sync); 7] {
+    pub(super) fn each(&self) -> [&(dyn ToSql + Sync); 7] {
         [&self.from, &self.from_xip, &self.tables, &self.to, &self.to_xip, &self.last, &self.seq]
     }
 }
 
-/// A row of [`TAIL`] or [`MISSED`] as a change, with its physical table.
+/// A row of the tailer's or of [`MISSED`] as a change, with its physical table.
 pub(super) fn record<'a>(row: &'a Row, batch: &Arc<Batch>) -> Result<(&'a str, Record), LinkError> {
     let Xid(xid) = row.try_get(0)?;
     let op: i8 = row.try_get(5)?;

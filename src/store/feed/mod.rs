@@ -62,7 +62,9 @@ mod snapshot;
 mod source;
 mod start;
 mod subscription;
+mod tail;
 mod tailer;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

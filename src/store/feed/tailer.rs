@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use futures_util::future::join3;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::RowStream;
 
 use super::Shared;
@@ -15,6 +15,8 @@ use super::hub::Round;
 use super::link::{Backoff, LinkError};
 use super::log::{self, Head, Log, Range};
 use super::replay::lost;
+use super::tail::Tail;
+use super::window::Window;
 
 /// How long the moment of a batch may take. Longer means a dead connection, or a lock on the log that somebody else
 /// holds.
@@ -28,11 +30,13 @@ const YIELD_EVERY: usize = 128;
 
 /// Follows the log for ever.
 pub(super) async fn follow(shared: Arc<Shared>, position: Position) {
-    let mut tailer = Tailer { shared: &shared, position, batch: None };
+    let mut tailer = Tailer { shared: &shared, position, batch: None, window: Window::default() };
     let mut backoff = Backoff::new();
     loop {
-        let error = match Log::open(&shared.config).await {
-            Ok(log) => tailer.follow(&log, &mut backoff).await,
+        // What was handed over when the connection broke is known by the position alone.
+        tailer.window = Window::default();
+        let error = match Tail::open(&shared.config).await {
+            Ok(tail) => tailer.follow(&tail, &mut backoff).await,
             Err(error) => error,
         };
         shared.set_ready(false);
@@ -47,26 +51,35 @@ struct Tailer<'a> {
     position: Position,
     /// The batch that `position` is inside of.
     batch: Option<Arc<Batch>>,
+    /// Where in the log the changes after `position` can be.
+    window: Window,
 }
 
 impl Tailer<'_> {
-    async fn follow(&mut self, log: &Log, backoff: &mut Backoff) -> LinkError {
+    async fn follow(&mut self, tail: &Tail, backoff: &mut Backoff) -> LinkError {
+        let mut is_own = false;
         loop {
-            if let Err(error) = self.round(log).await {
+            if let Err(error) = self.round(tail).await {
                 return error;
             }
             backoff.reset();
             self.shared.set_ready(true);
-            tokio::select! {
-                () = self.shared.wake.notified() => self.shared.outgoing.notify_one(),
-                () = self.shared.heard.notified() => {}
-                () = sleep(self.shared.options.poll) => {}
+            if is_own {
+                // After our own subscribers: to tell the others takes Postgres as long as to read what was written.
+                self.shared.outgoing.notify_one();
             }
+            is_own = tokio::select! {
+                () = self.shared.wake.notified() => true,
+                () = self.shared.heard.notified() => false,
+                () = sleep(self.shared.options.poll) => false,
+            };
         }
     }
 
     /// Hands over what is new, or the rest of a batch that was broken off.
-    async fn round(&mut self, log: &Log) -> Result<(), LinkError> {
+    async fn round(&mut self, tail: &Tail) -> Result<(), LinkError> {
+        let log = &tail.log;
+        let hours = self.window.hours(Instant::now());
         let hub = &self.shared.hub;
         let round = hub.begin_round();
         let tables = round.tables();
@@ -79,18 +92,25 @@ impl Tailer<'_> {
         };
         let rows = async {
             // Nobody listens: only the position moves on.
-            if tables.is_empty() { Ok(None) } else { log.tail(range).await.map(Some) }
+            if tables.is_empty() { Ok(None) } else { tail.read(range, hours).await.map(Some) }
         };
-        let moment = join3(log.run(log::BEGIN), log.head(), rows);
+        let moment = join3(log.run(log::BEGIN), tail.moment(hours), rows);
         let (begun, head, rows) = timeout(HEAD_DEADLINE, moment).await.map_err(|_| LinkError::TimedOut)?;
         begun?;
-        let head = head?;
+        let (head, clock) = head?;
         let rows = rows?;
+        if !self.window.is_right(clock, Instant::now()) {
+            tracing::info!("the clock of Postgres was set: all of the change log is read");
+            // The connection passes over the rows that nobody takes; the next round comes at once.
+            self.shared.heard.notify_one();
+            return commit(log).await;
+        }
         if let Some(reason) = lost(&head, &self.position) {
             // The connection passes over the rows that nobody takes.
             drop(rows);
             return self.start_again(log, &head, reason).await;
         }
+        let is_rest = self.batch.is_some();
         let Some(batch) = self.next_batch(&head) else {
             // They end, and then the cursors are short enough again. Until then nothing is handed over.
             return Err(LinkError::TooBusy);
@@ -102,6 +122,9 @@ impl Tailer<'_> {
         let next = batch.next.clone();
         self.position = Position::at(next.clone());
         self.batch = None;
+        if !is_rest {
+            self.window.handed_over(&head.snapshot);
+        }
         hub.advance(next);
         commit(log).await
     }
