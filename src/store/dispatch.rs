@@ -1,7 +1,7 @@
 //! From callers to connections: a fair queue in front of a few pipelines, each with a bounded number of statements.
 //!
-//! Reads go to a connection as soon as it has room. Writes go to one that has nothing to do, all that wait at once: they
-//! share a transaction (see `group`). Writes of one document are never on two connections: they would only wait there for
+//! Queries go to a connection as soon as it has room. Reads and writes by id go to one that has nothing to do, all that wait
+//! at once: they share a statement or a transaction (see `group`). Writes of one document are never on two connections: they would only wait there for
 //! one another, and could lock each other out.
 
 use std::collections::{HashMap, VecDeque};
@@ -83,9 +83,9 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// The document that it writes, if it is a write of one.
+    /// The document that it is about, if it is about one.
     pub(super) fn row(&self) -> Option<u64> {
-        self.call.write.as_ref().map(|write| write.row)
+        self.call.document.as_ref().map(|document| document.row)
     }
 
     /// Answers, and gives the place back first: the caller may be here again at once.
@@ -147,8 +147,7 @@ struct Line {
 struct State {
     lines: Vec<Line>,
     waiting: FairQueue<Job>,
-    /// Writes go out in groups.
-    groups: bool,
+    access: Access,
     /// Which line writes a document.
     writing: HashMap<u64, usize>,
     /// Lanes whose writes go alone, and until when.
@@ -175,7 +174,7 @@ impl Dispatch {
         let state = State {
             lines,
             waiting: FairQueue::default(),
-            groups: access == Access::Write,
+            access,
             writing: HashMap::new(),
             apart: HashMap::new(),
             is_closed: false,
@@ -373,7 +372,7 @@ impl State {
             let lines = self.lines.iter_mut().enumerate().filter(|(_, line)| line.is_live);
             let Some((index, line)) = lines.min_by_key(|(_, line)| line.load) else { return is_live };
             is_live = true;
-            if self.groups {
+            if self.access.is_grouped() {
                 if line.load > 0 || !self.hand_out_group(index) {
                     return true;
                 }
@@ -389,11 +388,12 @@ impl State {
         }
     }
 
-    /// Gives a connection that has nothing to do the writes that wait, as many as may share a transaction. Answers whether
+    /// Gives a connection that has nothing to do what waits, as much as may go together. Answers whether
     /// there were any.
     fn hand_out_group(&mut self, line: usize) -> bool {
         let now = Instant::now();
-        let Self { lines, waiting, writing, apart, .. } = self;
+        let Self { lines, waiting, writing, apart, access, .. } = self;
+        let writes = *access == Access::Write;
         apart.retain(|_, until| *until > now);
         let (mut count, mut bytes, mut is_full) = (0, 0, false);
         let taken = waiting.take_some(|job| {
@@ -401,7 +401,7 @@ impl State {
                 return Take::Stop;
             }
             let row = job.row();
-            if row.is_some_and(|row| writing.get(&row).is_some_and(|other| *other != line)) {
+            if writes && row.is_some_and(|row| writing.get(&row).is_some_and(|other| *other != line)) {
                 return Take::No;
             }
             let goes_alone = row.is_none() || job.is_alone || apart.contains_key(&job.ticket.lane);
@@ -409,7 +409,7 @@ impl State {
                 return Take::No;
             }
             (count, bytes, is_full) = (count + 1, bytes + job.call.len, goes_alone);
-            writing.extend(row.map(|row| (row, line)));
+            writing.extend(row.filter(|_| writes).map(|row| (row, line)));
             Take::Yes
         });
         let line = &mut lines[line];
@@ -417,7 +417,7 @@ impl State {
             return false;
         }
         line.load = taken.len();
-        line.rows.extend(taken.iter().filter_map(Job::row));
+        line.rows.extend(taken.iter().filter(|_| writes).filter_map(Job::row));
         line.inbox.extend(taken);
         line.bell.notify_one();
         true
@@ -433,15 +433,15 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::statements::{Operation, StatementKey, Write};
+    use super::super::statements::{Operation, Point, StatementKey};
     use super::super::types::TablePtr;
     use super::*;
     use tokio::sync::Semaphore;
 
     fn write(row: Option<u64>) -> Call {
         let table = Arc::new(TablePtr { schema: "s".into(), table: "t".into() });
-        let write = row.map(|row| Write { row, id: row.to_string(), writer: "w".into() });
-        Call { key: StatementKey::Documents(table, Operation::Set), params: Vec::new(), len: 1, write }
+        let document = row.map(|row| Point { row, id: row.to_string(), writer: "w".into() });
+        Call { key: StatementKey::Documents(table, Operation::Set), params: Vec::new(), len: 1, document }
     }
 
     struct Bench {

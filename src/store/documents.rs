@@ -10,8 +10,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn get(&self, table: &TableName, id: &DocumentId) -> Result<Option<Document>, StoreError> {
-        let arguments =
-            || Arguments { params: vec![Box::new(id.as_str().to_owned())], len: 0, document: None };
+        let arguments = || Arguments {
+            params: vec![Box::new(id.as_str().to_owned())],
+            len: 0,
+            document: Some((id.as_str(), "")),
+        };
         let rows = self.on_table(table, Operation::Get, arguments).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Document { id: id.clone(), data: column(row, 0)?, version: column(row, 1)? }))

@@ -8,6 +8,8 @@
 //! again by itself: so a caller gets the answer to his own write, and nobody else's mistake. To wait for somebody's lock is
 //! such a failure too: a group waits [`LOCK_PATIENCE`] and no longer, so that one document which is locked keeps the others
 //! waiting only so long.
+//!
+//! Reads by id go the same way, without a transaction: those of one table are one statement.
 
 use std::collections::{HashMap, VecDeque};
 use std::error::Error as StdError;
@@ -47,7 +49,7 @@ pub(super) struct Part {
     pub(super) members: Vec<usize>,
 }
 
-/// Cuts a group into statements. All of its jobs are writes of documents.
+/// Cuts a group into statements. All of its jobs are of documents by their ids.
 pub(super) fn parts(jobs: &[Job]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     // By what a statement has in common, the last one; and by document, the last statement that writes it.
@@ -55,41 +57,42 @@ pub(super) fn parts(jobs: &[Job]) -> Vec<Part> {
     let mut written: HashMap<u64, usize> = HashMap::new();
     for (place, job) in jobs.iter().enumerate() {
         let call = &*job.call;
-        let Some(write) = &call.write else { continue };
-        let before = written.get(&write.row).copied();
-        let joined = open.get(&(&call.key, write.writer.as_str())).copied();
+        let Some(document) = &call.document else { continue };
+        let before = written.get(&document.row).copied();
+        let joined = open.get(&(&call.key, document.writer.as_str())).copied();
         let part = match joined.filter(|part| before.is_none_or(|before| *part > before)) {
             Some(part) if call.key.many().is_some() => part,
             _ => {
                 parts.push(Part { key: call.key.clone(), members: Vec::new() });
-                open.insert((&call.key, &write.writer), parts.len() - 1);
+                open.insert((&call.key, &document.writer), parts.len() - 1);
                 parts.len() - 1
             }
         };
         parts[part].members.push(place);
-        written.insert(write.row, part);
+        written.insert(document.row, part);
     }
     for part in &mut parts {
         if part.members.len() > 1
             && let Some(many) = part.key.many()
         {
             part.key = many;
-            // Other writers than ours lock one another out less often when all go by the same order.
-            part.members.sort_by_key(|place| jobs[*place].row());
+            // The order of the key: reads come in it, and daemons that write the same documents do not lock each other out.
+            part.members
+                .sort_by_key(|place| jobs[*place].call.document.as_ref().map(|document| &document.id));
         }
     }
     parts
 }
 
-/// Sends a group: nothing waits for an answer before all of it is sent. The answers are those of BEGIN, when there are
-/// several parts, of the parts, and of COMMIT.
+/// Sends a group: nothing waits for an answer before all of it is sent. The answers are those of the parts, and in a
+/// transaction of BEGIN before them and COMMIT behind them.
 pub(super) fn send(
     client: &Arc<Client>,
     parts: Vec<(Statement, Vec<Arc<Call>>)>,
+    is_transaction: bool,
     lock_timeout: Duration,
 ) -> BoxFuture<'static, Vec<Outcome>> {
     let patience = lock_timeout.min(LOCK_PATIENCE).as_millis();
-    let is_transaction = parts.len() > 1;
     let mut answers: Vec<BoxFuture<'static, Outcome>> = Vec::with_capacity(parts.len() + 2);
     if is_transaction {
         answers.push(command(client, format!("BEGIN; SET LOCAL lock_timeout = {patience}")));
@@ -115,8 +118,12 @@ fn command(client: &Arc<Client>, sql: String) -> BoxFuture<'static, Outcome> {
 /// Runs a statement for many documents.
 async fn many(client: &Client, statement: &Statement, calls: &[Arc<Call>], patience: u128) -> Outcome {
     let column = |at: usize| Array(calls.iter().map(|call| &call.params[at]).collect());
-    let (ids, data, patience) = (column(0), column(1), patience.to_string());
-    let params: [&(dyn ToSql + Sync); 4] = [&ids, &data, &*calls[0].params[2], &patience];
+    let ids = column(0);
+    let [_, _, writer] = &*calls[0].params else {
+        return rows_of(client.query_raw(statement, [&ids]).await?).await;
+    };
+    let (data, patience) = (column(1), patience.to_string());
+    let params: [&(dyn ToSql + Sync); 4] = [&ids, &data, &**writer, &patience];
     rows_of(client.query_raw(statement, params).await?).await
 }
 
@@ -137,14 +144,14 @@ async fn all(answers: Vec<BoxFuture<'static, Outcome>>) -> Vec<Outcome> {
 
 /// Shares the rows of a statement out among its jobs: `give` gets the place of each, and its row if there is one.
 pub(super) fn share(part: &Part, jobs: &[Job], rows: Vec<Row>, mut give: impl FnMut(usize, Vec<Row>)) {
-    if let (StatementKey::Documents(..), [place]) = (&part.key, &*part.members) {
-        return give(*place, rows);
-    }
+    let Some(column) = part.key.id_column() else {
+        return give(part.members[0], rows);
+    };
     let mut rows: VecDeque<Row> = rows.into();
     for place in &part.members {
-        let id = jobs[*place].call.write.as_ref().map(|write| write.id.as_str());
+        let id = jobs[*place].call.document.as_ref().map(|document| document.id.as_str());
         // Each id is there once at most. As a rule the rows have the order of the documents, so that it is the first one.
-        let own = rows.iter().position(|row| row.try_get(1).ok() == id).and_then(|at| rows.remove(at));
+        let own = rows.iter().position(|row| row.try_get(column).ok() == id).and_then(|at| rows.remove(at));
         give(*place, own.into_iter().collect());
     }
 }

@@ -66,7 +66,8 @@ pub use types::{
 pub struct StoreOptions {
     /// Where Postgres is and who we are there.
     pub config: Config,
-    /// Connections for reads. A reader never waits for a writer's row lock, so a few are enough.
+    /// Connections for queries, and as many for reads by id, which are never behind a query. A reader never waits for a
+    /// writer's row lock, so a few are enough.
     pub read_connections: usize,
     /// Connections for writes. A statement that waits for a row lock holds up those behind it on its connection.
     pub write_connections: usize,
@@ -79,9 +80,9 @@ pub struct StoreOptions {
     pub transaction_idle: Duration,
     /// How long an open transaction may last before it is rolled back.
     pub transaction_longest: Duration,
-    /// The most statements that may be on their way to Postgres or wait for it, for reads and for writes each.
+    /// The most statements that may be on their way to Postgres or wait for it, for each kind of connections.
     pub waiting_max: usize,
-    /// The most bytes of parameters of these statements, for reads and for writes each.
+    /// The most bytes of parameters of these statements, for each kind of connections.
     pub waiting_bytes_max: usize,
     /// How long Postgres may work on one statement.
     pub statement_timeout: Duration,
@@ -122,6 +123,7 @@ pub struct Store(Arc<Inner>, Scope);
 struct Inner {
     options: StoreOptions,
     reads: Arc<Group>,
+    lookups: Arc<Group>,
     writes: Arc<Group>,
     transactions: TransactionPool,
     open_transactions: TransactionPool,
@@ -152,7 +154,8 @@ impl Store {
         let start = |access, count| Group::start(&options, access, count, Arc::clone(&written));
         let reads = start(Access::Read, options.read_connections);
         let writes = start(Access::Write, options.write_connections);
-        for group in [&reads, &writes] {
+        let lookups = start(Access::Lookup, options.read_connections);
+        for group in [&reads, &lookups, &writes] {
             group.wait_live(START_WAIT).await.map_err(|_| {
                 StartError::Unreachable("the connections of the pool were not made; the log says why".into())
             })?;
@@ -164,6 +167,7 @@ impl Store {
         let inner = Inner {
             options,
             reads,
+            lookups,
             writes,
             transactions,
             open_transactions,
@@ -205,7 +209,7 @@ impl Store {
 
     /// Whether reads and writes have a live connection each.
     pub fn is_ready(&self) -> bool {
-        self.0.reads.is_live() && self.0.writes.is_live()
+        self.0.reads.is_live() && self.0.lookups.is_live() && self.0.writes.is_live()
     }
 
     /// Takes no further statements, waits for those that run, and closes the connections.
@@ -215,6 +219,7 @@ impl Store {
             self.0.transactions.close(longest),
             self.0.open_transactions.close(self.0.options.transaction_longest),
             self.0.writes.close(longest),
+            self.0.lookups.close(longest),
             self.0.reads.close(longest)
         );
     }

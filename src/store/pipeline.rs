@@ -44,7 +44,7 @@ enum Work {
     Setting(MaybeDone<Answer>),
     /// A statement.
     One(Job, MaybeDone<Answer>),
-    /// Several writes in one transaction.
+    /// Several reads, or several writes in one transaction.
     Group(Group, MaybeDone<BoxFuture<'static, Vec<Outcome>>>),
 }
 
@@ -52,6 +52,8 @@ enum Work {
 struct Group {
     jobs: Vec<Job>,
     parts: Vec<Part>,
+    /// Several writes, between BEGIN and COMMIT.
+    is_transaction: bool,
 }
 
 /// How a statement of a group ended that did not succeed.
@@ -266,7 +268,7 @@ impl Pipeline {
             if jobs.is_empty() {
                 return;
             }
-            if self.dispatch.access == Access::Write && jobs.len() > 1 {
+            if self.dispatch.access.is_grouped() && jobs.len() > 1 {
                 self.start_group(jobs.into()).await;
                 continue;
             }
@@ -361,17 +363,19 @@ impl Pipeline {
         let deadlines = jobs.iter().map(|job| job.deadline);
         let latest = deadlines.reduce(|a, b| Some(a?.max(b?))).flatten();
         let limit = self.set_timeout(latest).await;
-        let mut answer = maybe_done(group::send(&self.client, prepared, self.lock_timeout));
+        let is_transaction = self.dispatch.access == Access::Write && parts.len() > 1;
+        let sent = group::send(&self.client, prepared, is_transaction, self.lock_timeout);
+        let mut answer = maybe_done(sent);
         let _not_yet = futures_util::poll!(&mut answer);
-        self.push(Work::Group(Group { jobs, parts }, answer), limit);
+        self.push(Work::Group(Group { jobs, parts, is_transaction }, answer), limit);
     }
 
     /// The answers to a group: everybody gets his own when it was committed; else all are done again, each alone.
     fn take_group(&mut self, group: Group, mut outcomes: Vec<Outcome>) {
-        let Group { jobs, parts } = group;
-        let commit = (parts.len() > 1).then(|| outcomes.pop()).flatten();
+        let Group { jobs, parts, is_transaction } = group;
+        let commit = is_transaction.then(|| outcomes.pop()).flatten();
         // Without a BEGIN each statement was a transaction of its own, and what it answered counts.
-        let is_one = parts.len() > 1 && outcomes.remove(0).is_ok();
+        let is_one = is_transaction && outcomes.remove(0).is_ok();
         let mut results = Vec::with_capacity(parts.len());
         let mut failed = None;
         for (part, outcome) in parts.iter().zip(outcomes) {
@@ -393,7 +397,9 @@ impl Pipeline {
         for (part, result) in parts.iter().zip(results) {
             match failed.filter(|_| is_one).map_or(result, Err) {
                 Ok(rows) => {
-                    self.dispatch.written.notify_one();
+                    if self.dispatch.access == Access::Write {
+                        self.dispatch.written.notify_one();
+                    }
                     group::share(part, &jobs, rows, |place, rows| shares[place] = Ok(rows));
                 }
                 Err(end) => part.members.iter().for_each(|place| shares[*place] = Err(end)),

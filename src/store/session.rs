@@ -32,6 +32,8 @@ const IDLE_SLACK: Duration = Duration::from_secs(55);
 pub(super) enum Access {
     /// Only reads: Postgres refuses a write.
     Read,
+    /// Only reads of documents by their ids. Plans are made once and go by the key, whatever the size of the table was then.
+    Lookup,
     /// Writes, each in a transaction of its own.
     Write,
     /// Transactions of several statements: Postgres refuses a write outside of one, so that a `BEGIN` which failed cannot
@@ -39,6 +41,13 @@ pub(super) enum Access {
     Transaction,
     /// The start: migrations, which may take long.
     Setup,
+}
+
+impl Access {
+    /// Whether what waits for a connection goes out together.
+    pub(super) fn is_grouped(self) -> bool {
+        matches!(self, Self::Lookup | Self::Write)
+    }
 }
 
 /// What moves the bytes of a session. It ends when the connection breaks or the client is dropped.
@@ -141,18 +150,24 @@ async fn check(client: &Client, unsafe_durability: bool) -> Result<String, Start
 /// configuration cannot take the promise back under a session that made it.
 fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) -> String {
     let (statement, lock) = match access {
-        Access::Read | Access::Write | Access::Transaction => {
+        Access::Read | Access::Lookup | Access::Write | Access::Transaction => {
             (options.statement_timeout, options.lock_timeout)
         }
         Access::Setup => (Duration::ZERO, super::migrate::LOCK_TIMEOUT),
     };
-    let read_only = if matches!(access, Access::Read | Access::Transaction) { "on" } else { "off" };
+    let read_only =
+        if matches!(access, Access::Read | Access::Lookup | Access::Transaction) { "on" } else { "off" };
+    let plans = if access == Access::Lookup {
+        "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off"
+    } else {
+        ""
+    };
     format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \
          SET idle_in_transaction_session_timeout = {idle}; SET idle_session_timeout = 0; \
          SET synchronous_commit = {synchronous_commit}; SET default_transaction_isolation = 'read committed'; \
          SET default_transaction_read_only = {read_only}; SET search_path = pg_catalog; SET timezone = 'UTC'; {OUTPUT}; \
-         SET client_min_messages = warning; SET jit = off",
+         SET client_min_messages = warning; SET jit = off{plans}",
         statement = statement.as_millis(),
         lock = lock.as_millis(),
         idle = (options.transaction_idle + IDLE_SLACK).as_millis(),

@@ -21,24 +21,24 @@ pub(super) struct Call {
     pub(super) params: Vec<Param>,
     /// About the bytes of the parameters.
     pub(super) len: usize,
-    /// Of a write of one document: what says whether it may share a transaction, and with whom a statement.
-    pub(super) write: Option<Write>,
+    /// Of a read or a write of one document: what says whether it may share a transaction, and with whom a statement.
+    pub(super) document: Option<Point>,
 }
 
-/// A write of one document by its id.
+/// What a statement does to one document by its id.
 #[derive(Debug)]
-pub(super) struct Write {
+pub(super) struct Point {
     /// Which document of which table, as a hash: two that are the same by mistake only wait for one another.
     pub(super) row: u64,
     pub(super) id: String,
-    /// Who writes. A statement names one writer.
+    /// Who writes, or nobody. A statement names one writer.
     pub(super) writer: String,
 }
 
 impl Call {
-    /// A statement that is not a write of one document.
+    /// A statement that is not of one document by its id.
     pub(super) fn of(key: StatementKey, params: Vec<Param>, len: usize) -> Self {
-        Self { key, params, len, write: None }
+        Self { key, params, len, document: None }
     }
 }
 
@@ -198,22 +198,41 @@ impl Operation {
         }
     }
 
-    /// The text for many documents, each of them once. Parameters: ids, data, principal, lock timeout. Columns: version, id;
-    /// a document of which nothing is written has no row.
+    /// The text for many documents, each of them once. Parameters: ids, and of a write data, principal, lock timeout. Columns:
+    /// those for one document, and the id; a document that is not read or written has no row.
     ///
-    /// Only what needs no search for its rows: a plan that joins the documents to a table is right for the size that the
-    /// table had when it was made.
+    /// Only what has no choice of how its rows are searched: a plan that joins the documents to a table is right for the
+    /// size that the table had when it was made.
     fn many_sql(self, table: &str) -> Option<String> {
         match self {
             Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, MANY))),
             Self::SetNew => Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, MANY))),
             Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {MANY}")),
+            // Each by its key, in their order: OFFSET keeps the two parts from being joined in another way, and the last
+            // condition is not written as that of the index of live documents, which could be searched as a whole instead.
+            Self::Get => Some(format!(
+                "SELECT d.data, d._version, i.id FROM unnest($1::text[]) AS i (id), LATERAL (SELECT data, _version \
+                 FROM {table} AS t WHERE t.id = i.id AND num_nulls(t._deleted_txid) = 1 OFFSET 0) AS d"
+            )),
             _ => None,
         }
+    }
+
+    /// Where a row of many documents has the id.
+    fn id_column(self) -> usize {
+        if matches!(self, Self::Get) { 2 } else { 1 }
     }
 }
 
 impl StatementKey {
+    /// Where the rows have the id, when this is a statement for many documents.
+    pub(super) fn id_column(&self) -> Option<usize> {
+        match self {
+            Self::Many(_, operation) => Some(operation.id_column()),
+            _ => None,
+        }
+    }
+
     /// The statement that does the same for many documents, if there is one.
     pub(super) fn many(&self) -> Option<Self> {
         match self {

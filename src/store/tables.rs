@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio_postgres::Row;
 
 use super::pool::Group;
-use super::statements::{Call, Operation, Param, StatementKey, Write};
+use super::statements::{Call, Operation, Param, Point, StatementKey};
 use super::{Store, StoreError, TableInfo, TableName, TablePtr};
 
 /// The owner of every table of this version.
@@ -40,7 +40,7 @@ pub(super) struct Arguments<'a> {
     pub(super) params: Vec<Param>,
     /// About their bytes.
     pub(super) len: usize,
-    /// Of a write of one document: its id and who writes.
+    /// Of one document: its id, and who writes.
     pub(super) document: Option<(&'a str, &'a str)>,
 }
 
@@ -133,8 +133,11 @@ impl Store {
         arguments: impl Fn() -> Arguments<'a>,
     ) -> Result<Vec<Row>, StoreError> {
         let creates = matches!(operation, Operation::Set | Operation::SetNew | Operation::Push);
-        let reads = matches!(operation, Operation::Get | Operation::Query(_) | Operation::Count { .. });
-        let group = if reads { &self.0.reads } else { &self.0.writes };
+        let group = match operation {
+            Operation::Get => &self.0.lookups,
+            Operation::Query(_) | Operation::Count { .. } => &self.0.reads,
+            _ => &self.0.writes,
+        };
         let mut gone: Option<Arc<TablePtr>> = None;
         loop {
             let ptr = if creates { self.table_or_create(name).await? } else { self.table(name).await? };
@@ -149,12 +152,13 @@ impl Store {
                 ));
             }
             let Arguments { params, len, document } = arguments();
-            let write = document.map(|(id, writer)| Write {
+            let document = document.map(|(id, writer)| Point {
                 row: row(&ptr, id),
                 id: id.to_owned(),
                 writer: writer.to_owned(),
             });
-            let call = Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len, write };
+            let call =
+                Call { key: StatementKey::Documents(Arc::clone(&ptr), operation), params, len, document };
             match self.run(group, call).await {
                 Err(StoreError::NotFound) if gone.is_none() => {
                     self.0.tables.forget(name, &ptr);

@@ -340,3 +340,37 @@ async fn what_is_acknowledged_is_committed_whatever_becomes_of_the_connections()
     assert!(total > 500 && unknown > 0, "{total}, {unknown}");
     assert!(transactions.len() * 2 < changes.len(), "they shared few commits");
 }
+
+/// Reads by id that wait for a connection are one statement: each gets its own document, or nothing.
+#[tokio::test]
+async fn reads_that_go_together_get_each_their_own() {
+    let store = store_with(|options| options.read_connections = 1).await;
+    for n in 0..40 {
+        set(&store, "t", &format!("d{n}"), &n.to_string()).await;
+    }
+    store.delete(WRITER, &table("t"), &id("d7")).await.expect("it is deleted");
+    set(&store, "other", "d1", "-1").await;
+    // Documents of one table and another, some several times, one that is gone, one that never was, and a table that is not.
+    let reads: Vec<_> = (0..400)
+        .map(|n: i64| {
+            let (store, of) = (store.clone(), n * 7 % 41);
+            let name = if n % 50 == 1 { "other" } else { "t" };
+            let document = if name == "other" { "d1".to_owned() } else { format!("d{of}") };
+            tokio::spawn(async move {
+                let found = store.get(&table(name), &id(&document)).await.expect("the table is there");
+                (name, of, found.map(|document| value(&document.data)))
+            })
+        })
+        .collect();
+    let missing = store.get(&table("missing"), &id("d1")).await;
+    assert_eq!(missing, Err(StoreError::NotFound));
+    for read in reads {
+        let (name, of, found) = answer(read).await;
+        let expected = match (name, of) {
+            ("other", _) => Some(-1),
+            (_, 7 | 40) => None,
+            (_, of) => Some(of),
+        };
+        assert_eq!(found, expected.map(serde_json::Value::from), "{name} {of}");
+    }
+}
