@@ -133,6 +133,7 @@ impl Store {
         arguments: impl Fn() -> Arguments<'a>,
     ) -> Result<Vec<Row>, StoreError> {
         let creates = matches!(operation, Operation::Set | Operation::SetNew | Operation::Push);
+        let reads = matches!(operation, Operation::Get | Operation::Query(_) | Operation::Count { .. });
         let group = match operation {
             Operation::Get => &self.0.lookups,
             Operation::Query(_) | Operation::Count { .. } => &self.0.reads,

@@ -72,7 +72,7 @@ pub(super) async fn find_out(store: &Store, identity: &Identity) -> Outcome {
 }
 
 fn call(key: StatementKey, params: Vec<Param>) -> Call {
-    Call { key, params, len: 0, write: None }
+    Call { key, params, len: 0, document: None }
 }
 
 async fn ask(store: &Store, sid: &str, xid: u64) -> Answer {

@@ -42,7 +42,7 @@ pub(super) async fn introduce(
     sid: &str,
     writes: bool,
 ) -> Result<(Identity, String), StoreError> {
-    let call = Call { key: StatementKey::Introduce { writes }, params: Vec::new(), len: 0, write: None };
+    let call = Call { key: StatementKey::Introduce { writes }, params: Vec::new(), len: 0, document: None };
     let rows = transaction.run(call).await?;
     let row = rows.first().ok_or(StoreError::Internal)?;
     let xid: Option<String> = column(row, 0)?;
@@ -69,15 +69,19 @@ pub(super) async fn register(
     store
         .0
         .writes
-        .run(&scope, Call { key: StatementKey::Register, params, len: 0, write: None })
+        .run(&scope, Call { key: StatementKey::Register, params, len: 0, document: None })
         .await
         .map(drop)
 }
 
 /// Forgets it. When that fails its lease does.
 pub(super) async fn unregister(store: &Store, sid: &str) {
-    let call =
-        Call { key: StatementKey::Unregister, params: vec![Box::new(sid.to_owned())], len: 0, write: None };
+    let call = Call {
+        key: StatementKey::Unregister,
+        params: vec![Box::new(sid.to_owned())],
+        len: 0,
+        document: None,
+    };
     if let Err(error) = store.0.writes.run(&Scope::of(store.1.lane), call).await {
         tracing::debug!(%error, "a transaction that is over stays in raystream.trxs until its lease ends");
     }
@@ -90,7 +94,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn min_active_txid(&self) -> Result<Option<u64>, StoreError> {
-        let call = Call { key: StatementKey::MinActive, params: Vec::new(), len: 0, write: None };
+        let call = Call { key: StatementKey::MinActive, params: Vec::new(), len: 0, document: None };
         let rows = self.0.reads.run(&self.1, call).await?;
         let xid: Option<String> = column(rows.first().ok_or(StoreError::Internal)?, 0)?;
         xid.map(|text| text.parse()).transpose().map_err(|_| StoreError::Internal)
