@@ -18,6 +18,9 @@ pub mod wire;
 #[cfg(feature = "client")]
 pub mod client;
 
+#[cfg(feature = "sql")]
+pub mod sql;
+
 #[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]

@@ -9,12 +9,16 @@ mod handshake;
 mod machine;
 mod operation;
 mod provider;
+#[cfg(feature = "sql")]
+mod sql;
 #[cfg(test)]
 mod tests;
 
 pub use decoders::{envelope, frame, init, record};
 pub use handshake::{handshake_initiator, handshake_responder};
 pub use machine::connection;
+#[cfg(feature = "sql")]
+pub use sql::{sql, sql_text};
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -28,4 +32,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("envelope", envelope),
     ("connection", connection),
+    #[cfg(feature = "sql")]
+    ("sql", sql),
 ];

@@ -148,9 +148,66 @@ fn fuzz_connection() {
     run("connection");
 }
 
+#[cfg(feature = "sql")]
+#[test]
+fn fuzz_sql() {
+    run("sql");
+}
+
+/// Made statements reach what stands behind the guard: some pass, and some that are read are refused.
+#[cfg(feature = "sql")]
+#[test]
+fn the_grammar_of_sql_has_both_kinds() {
+    use crate::sql::{Param, guard};
+    let (mut passed, mut refused) = (0, 0);
+    let mut numbers = Numbers(7);
+    for _ in 0..3_000 {
+        let choices: Vec<u8> = (0..200).map(|_| numbers.byte()).collect();
+        super::sql(&[&[1], &choices[..]].concat());
+        match guard("tasks", &super::sql_text(&choices), &[Param::Null, Param::Null]) {
+            Ok(_) => passed += 1,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(passed > 100 && refused > 100, "{passed} passed, {refused} were refused");
+}
+
 // Where the corpus comes from.
 
 type Seeds = BTreeMap<&'static str, Vec<(String, Vec<u8>)>>;
+
+/// Texts as they are (first byte 0), and choices of the grammar.
+#[cfg(feature = "sql")]
+fn sql_seeds() -> Vec<(String, Vec<u8>)> {
+    let texts = [
+        ("count", "SELECT count(*) FROM tasks"),
+        (
+            "filter",
+            "SELECT data->>'a' AS a FROM tasks WHERE data @> $3 AND id IN ('a', $1) ORDER BY 1 LIMIT 2",
+        ),
+        (
+            "group",
+            "SELECT data->'a', sum((data->>'n')::numeric) FROM tasks GROUP BY data->'a' HAVING count(*) > 1",
+        ),
+        (
+            "rows",
+            "SELECT e.value FROM tasks t, jsonb_array_elements(t.data->'a') AS e WHERE e.value IS NOT NULL",
+        ),
+        ("join", "WITH x AS (SELECT id FROM tasks) SELECT x.id FROM x JOIN tasks t ON t.id = x.id"),
+        ("window", "SELECT lag(id, 1) OVER (PARTITION BY data->'a' ORDER BY _order DESC) FROM tasks"),
+        ("times", "SELECT extract(year FROM now() - interval '1 day'), now() AT TIME ZONE 'UTC' FROM tasks"),
+        ("unicode", "SELECT U&\"p\\0067_sleep\"(10) FROM tasks"),
+        ("stacked", "SELECT id FROM tasks; DROP TABLE tasks"),
+        ("other", "SELECT data FROM tasks UNION SELECT data FROM users"),
+    ];
+    let texts = texts.map(|(name, text)| (name.to_owned(), [&[0], text.as_bytes()].concat()));
+    let mut numbers = Numbers(3);
+    let choices = (0..6).map(|n| {
+        let bytes: Vec<u8> = (0..120).map(|_| numbers.byte()).collect();
+        (format!("choices_{n}"), [&[1], &bytes[..]].concat())
+    });
+    texts.into_iter().chain(choices.collect::<Vec<_>>()).collect()
+}
 
 fn message(value: &impl Envelope) -> Vec<u8> {
     value.to_bytes().to_vec()
@@ -397,6 +454,8 @@ fn seeds() -> Seeds {
     let to_topic = Subscribe { table: String::new(), topic: Some("weather".into()), ..subscribe() };
     picked.push(("subscribe_to_a_topic".to_owned(), [&[3], &message(&to_topic)[..]].concat()));
     seeds.insert("envelope", picked);
+    #[cfg(feature = "sql")]
+    seeds.insert("sql", sql_seeds());
     seeds
 }
 
