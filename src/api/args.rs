@@ -76,6 +76,11 @@ impl<'a> Args<'a> {
         self.required(name).map(|raw| self.bytes.slice_ref(raw.get().as_bytes()))
     }
 
+    /// The elements of a JSON array that may be absent or null.
+    pub(super) fn optional_array(&self, name: &'static str) -> Result<Vec<&'a RawValue>, Status> {
+        self.nullable(name).map_or(Ok(Vec::new()), |raw| read(name, raw, "a JSON array"))
+    }
+
     /// A JSON object that may be absent or null.
     pub(super) fn optional_object(&self, name: &'static str) -> Result<Option<Bytes>, Status> {
         let Some(raw) = self.nullable(name) else { return Ok(None) };

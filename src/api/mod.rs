@@ -4,6 +4,7 @@ mod args;
 mod batch;
 mod caller;
 mod documents;
+mod exec;
 mod idempotent;
 mod references;
 mod reply;
@@ -44,6 +45,7 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method_with_items("table.query", SERVER_ITEMS, query(store))
         .method_with_items("table.import", CLIENT_ITEMS, import(store))
         .method("table.count", reading(store, Method::Count))
+        .method("table.exec", on(store, exec::exec))
         .method("table.ptr", reading(store, Method::Ptr))
         .method("table.create", writing(store, Method::Create))
         .method("table.list", reading(store, Method::List))

@@ -43,6 +43,11 @@ impl Json {
         Bytes::from(self.0)
     }
 
+    /// What is written so far.
+    pub(super) fn written(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The finished value, or PAYLOAD_TOO_LARGE when no message could carry it.
     pub(super) fn finish(self) -> Result<Bytes, Status> {
         if self.0.len() > RESULT_MAX {

@@ -8,6 +8,7 @@ mod config;
 mod connect;
 mod daemon;
 mod dev;
+mod exec;
 mod import;
 mod json;
 mod keygen;
@@ -95,6 +96,7 @@ enum Command {
     Config(config::ConfigArguments),
     Call(call::CallArguments),
     Query(query::QueryArguments),
+    Exec(exec::ExecArguments),
     Import(import::ImportArguments),
     Publish(publish::PublishArguments),
     Sub(sub::SubArguments),
@@ -136,6 +138,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Config(arguments) => config::run(&arguments, output),
         Command::Call(arguments) => call::run(&arguments, output),
         Command::Query(arguments) => query::run(&arguments, output),
+        Command::Exec(arguments) => exec::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Publish(arguments) => publish::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),

@@ -28,8 +28,16 @@ const BUDGET_RESERVE: u32 = 10;
 const RETRY_COST: u32 = 100;
 
 /// The built-in methods that change nothing (specification, section 12.6).
-const READS: &[&str] =
-    &["sys.echo", "sys.info", "table.get", "table.query", "table.count", "table.ptr", "table.list"];
+const READS: &[&str] = &[
+    "sys.echo",
+    "sys.info",
+    "table.get",
+    "table.query",
+    "table.count",
+    "table.exec",
+    "table.ptr",
+    "table.list",
+];
 
 /// How a call is sent again when it fails. It decides how often and when; whether at all depends on what is safe.
 #[derive(Clone, Debug)]

@@ -41,6 +41,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "log_by_statement",
         sql: include_str!("../../schemas/sql/0006_log_by_statement.sql"),
     },
+    Migration { number: 7, name: "exec", sql: include_str!("../../schemas/sql/0007_exec.sql") },
 ];
 
 /// Applies what the database lacks.

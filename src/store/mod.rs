@@ -12,6 +12,7 @@ mod dispatch;
 mod documents;
 pub mod embedded;
 mod error;
+mod exec;
 pub mod feed;
 mod group;
 mod idempotency;
@@ -47,6 +48,7 @@ use tables::TableCache;
 use transactions::TransactionPool;
 
 pub use error::{MigrationError, StartError, StoreError};
+pub use exec::{EXEC_CONCURRENT_MAX, EXEC_TIME_MAX, ExecError, ExecRows};
 pub use idempotency::{Claim, IdempotencyKey, KEPT_FOR};
 pub use json::Json;
 pub use scope::{Lane, Scope, StopSignal};
@@ -127,6 +129,7 @@ struct Inner {
     writes: Arc<Group>,
     transactions: TransactionPool,
     open_transactions: TransactionPool,
+    exec: exec::ExecPool,
     tables: TableCache,
     ids: IdSource,
     /// Which database this is, in cursors.
@@ -164,6 +167,7 @@ impl Store {
         let open_transactions = TransactionPool::of_open(&options);
         let (tables, ids) = (TableCache::default(), IdSource::default());
         let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        let exec = exec::ExecPool::default();
         let inner = Inner {
             options,
             reads,
@@ -171,6 +175,7 @@ impl Store {
             writes,
             transactions,
             open_transactions,
+            exec,
             tables,
             ids,
             database,
@@ -218,6 +223,7 @@ impl Store {
         tokio::join!(
             self.0.transactions.close(longest),
             self.0.open_transactions.close(self.0.options.transaction_longest),
+            self.0.exec.close(),
             self.0.writes.close(longest),
             self.0.lookups.close(longest),
             self.0.reads.close(longest)

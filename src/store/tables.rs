@@ -27,7 +27,7 @@ impl TableCache {
     }
 
     /// Forgets a table that was found gone, unless it was looked up anew in the meantime.
-    fn forget(&self, name: &TableName, gone: &Arc<TablePtr>) {
+    pub(super) fn forget(&self, name: &TableName, gone: &Arc<TablePtr>) {
         let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if tables.get(name).is_some_and(|ptr| ptr == gone) {
             tables.remove(name);
