@@ -62,8 +62,8 @@ struct Live {
     joined: bool,
     /// The batch that `since` lies inside of, as the tailer has it and from `since` on.
     straddled: Option<(Arc<Batch>, Arc<Batch>)>,
-    /// The end of the batch of the last change. It is given out before the hub says that its batch is complete.
-    begun: Option<Frontier>,
+    /// The batch of the last change. The change is given out before the hub says that its batch is complete.
+    begun: Option<Arc<Batch>>,
 }
 
 impl Live {
@@ -73,7 +73,8 @@ impl Live {
 
     /// Whether everything that was given out is in a frontier.
     fn is_within(&self, published: &Frontier) -> bool {
-        self.since.is_within(published) && self.begun.as_ref().is_none_or(|end| end.is_within(published))
+        self.since.is_within(published)
+            && self.begun.as_ref().is_none_or(|batch| batch.next.is_within(published))
     }
 }
 
@@ -194,7 +195,10 @@ impl Subscription {
 
     fn take_piece(&mut self, piece: Option<Piece>) {
         match piece {
-            Some(Piece::Items(items)) => items.into_iter().for_each(|item| self.give(item)),
+            Some(Piece::Items(items)) => {
+                items.into_iter().for_each(|item| self.give(item));
+                self.put_position_off();
+            }
             Some(Piece::Done(moment)) if self.target.slot.go_live(&moment) => {
                 self.told = Some(moment.clone());
                 self.stage = Stage::Live(Live::new(moment));
@@ -219,6 +223,7 @@ impl Subscription {
                 for queued in changes {
                     self.event(&queued, dropped);
                 }
+                self.put_position_off();
                 return;
             }
             Taken::Ended(reason) => return self.end(reason),
@@ -238,7 +243,9 @@ impl Subscription {
         let record = &queued.record;
         let batch = &record.batch;
         live.joined = live.joined || live.since.is_within(&batch.base);
-        live.begun = Some(batch.next.clone());
+        if live.begun.as_ref().is_none_or(|begun| !Arc::ptr_eq(begun, batch)) {
+            live.begun = Some(Arc::clone(batch));
+        }
         let cursor = if live.joined {
             record.cursor()
         } else {
@@ -288,7 +295,9 @@ impl Subscription {
             }
             Item::Snapshot(_) | Item::Ended { .. } => {}
         }
-        self.put_position_off();
+        if !matches!(item, Item::Event(_)) {
+            self.put_position_off();
+        }
         self.ready.push_back(item);
     }
 
