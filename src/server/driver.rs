@@ -198,7 +198,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         let timeout = self.next_timeout(now);
         let timeout = timeout.map(|at| self.shared.clock.instant(at));
         // What has nothing to wait for is not asked: most connections have one kind of work at a time.
-        let [calls, flows] = [self.calls.len(), self.flows.len()].map(|len| room && len > 0);
+        let calls = room && self.calls.len() > 0;
+        let flows = room && self.flows.is_running();
         let subscriptions = room && self.subscriptions.is_running();
         let wake = tokio::select! {
             biased;
@@ -363,10 +364,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
 
     /// The caller wants no answer. The work is stopped and then answered: its slot is free no sooner.
     fn on_cancelled(&mut self, stream: u32) {
-        let is_done = self.flows.has_answer(stream);
-        self.flows.remove(stream);
-        if is_done {
-            self.answer(stream, Err(Status::new(ErrorCode::CANCELLED, "the call was cancelled")));
+        if self.flows.cancel(stream) {
+            self.answer(stream, Err(flows::cancelled()));
         } else {
             self.calls.cancel(stream);
         }

@@ -9,7 +9,11 @@ use crate::{
     wire::ErrorCode,
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{
+    StreamExt,
+    future::{AbortHandle, Abortable, Aborted, BoxFuture},
+    stream::FuturesUnordered,
+};
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
@@ -30,7 +34,7 @@ type Chunks = mpsc::Receiver<Vec<Bytes>>;
 /// Where the handler's end is.
 enum Source {
     /// In the hands of a future in `running`.
-    Running,
+    Running(AbortHandle),
     /// Waits for credit.
     Parked(Chunks),
     /// The handler has no more items, or never had any.
@@ -46,6 +50,8 @@ struct Flow {
     answer: Option<Result<Answer, Status>>,
     deadline: Instant,
     client: Option<Client>,
+    /// The client gave the call up before it had all of its items.
+    is_cancelled: bool,
 }
 
 /// The client's direction.
@@ -60,6 +66,7 @@ struct Client {
 
 /// What a future of `running` brings: a chunk, or the end of them.
 type Pulled = (u32, Chunks, Option<Vec<Bytes>>);
+type Pull = Abortable<BoxFuture<'static, Pulled>>;
 
 /// What the connection has to do.
 pub(super) enum Output {
@@ -74,7 +81,7 @@ pub(super) enum Output {
 /// All of one connection.
 pub(super) struct Flows {
     flows: HashMap<u32, Flow>,
-    running: FuturesUnordered<BoxFuture<'static, Pulled>>,
+    running: FuturesUnordered<Pull>,
     bell: Arc<Notify>,
     /// The sum of `open` beyond the first of each call.
     open_beyond_first: u32,
@@ -97,7 +104,8 @@ impl Flows {
         let (items, ItemPipes { client, server }) = items(directions, &self.bell);
         let source = server.map_or(Source::Closed, Source::Parked);
         let client = client.map(|(items, demand)| Client { items, demand, owed: 0, open: 0 });
-        let flow = Flow { source, waiting: VecDeque::new(), answer: None, deadline, client };
+        let flow =
+            Flow { source, waiting: VecDeque::new(), answer: None, deadline, client, is_cancelled: false };
         self.flows.insert(stream, flow);
         items
     }
@@ -107,11 +115,34 @@ impl Flows {
         self.flows.len()
     }
 
+    /// Whether [`next`](Self::next) may bring something.
+    pub(super) fn is_running(&self) -> bool {
+        !(self.flows.is_empty() && self.running.is_empty())
+    }
+
     /// Forgets a call. Its handler learns that nobody takes items.
     pub(super) fn remove(&mut self, stream: u32) {
-        if let Some(client) = self.flows.remove(&stream).and_then(|flow| flow.client) {
+        let Some(mut flow) = self.flows.remove(&stream) else { return };
+        flow.stop();
+        if let Some(client) = flow.client {
             self.give_back(client.open.saturating_sub(1));
         }
+    }
+
+    /// The client gives a call up. Its handler learns that nobody takes items; until it ends, the call is remembered, so
+    /// that half of the items is not answered as if it were all. Says whether the handler has ended already.
+    pub(super) fn cancel(&mut self, stream: u32) -> bool {
+        let Some(flow) = self.flows.get_mut(&stream) else { return false };
+        if flow.answer.is_some() || flow.is_sent() {
+            let is_done = flow.answer.is_some();
+            self.remove(stream);
+            return is_done;
+        }
+        flow.is_cancelled = true;
+        flow.stop();
+        flow.waiting.clear();
+        self.recv_end(stream);
+        false
     }
 
     /// Places for items of clients that other calls may have.
@@ -129,6 +160,10 @@ impl Flows {
         result: Result<Answer, Status>,
     ) -> Option<Result<Answer, Status>> {
         match self.flows.get_mut(&stream) {
+            Some(flow) if flow.is_cancelled => {
+                self.remove(stream);
+                Some(result.and(Err(cancelled())))
+            }
             Some(flow) if result.is_ok() && !flow.is_sent() => {
                 flow.answer = Some(result);
                 None
@@ -138,11 +173,6 @@ impl Flows {
                 Some(result)
             }
         }
-    }
-
-    /// Whether the answer waits for items to be sent: then no handler is left that could be cancelled.
-    pub(super) fn has_answer(&self, stream: u32) -> bool {
-        self.flows.get(&stream).is_some_and(|flow| flow.answer.is_some())
     }
 
     /// An item of the client.
@@ -205,11 +235,16 @@ impl Flows {
         // An empty chunk ends the handler's items, and needs no credit.
         let has_credit = connection.call_credit(stream).is_some_and(|credit| credit > 0);
         if has_credit || flow.answer.is_some() {
-            match std::mem::replace(&mut flow.source, Source::Running) {
-                Source::Parked(mut chunks) => self.running.push(Box::pin(async move {
-                    let chunk = chunks.recv().await;
-                    (stream, chunks, chunk)
-                })),
+            match std::mem::replace(&mut flow.source, Source::Closed) {
+                Source::Parked(mut chunks) => {
+                    let pull: BoxFuture<'static, Pulled> = Box::pin(async move {
+                        let chunk = chunks.recv().await;
+                        (stream, chunks, chunk)
+                    });
+                    let (pull, handle) = futures_util::future::abortable(pull);
+                    self.running.push(pull);
+                    flow.source = Source::Running(handle);
+                }
                 other => flow.source = other,
             }
         }
@@ -238,7 +273,11 @@ impl Flows {
             };
             let (stream, chunks, chunk) = tokio::select! {
                 () = self.bell.notified() => return Output::Ask,
-                Some(pulled) = self.running.next() => pulled,
+                Some(pulled) = self.running.next() => match pulled {
+                    Ok(pulled) => pulled,
+                    // Nobody takes its items any more.
+                    Err(Aborted) => continue,
+                },
                 stream = out_of_time => {
                     self.remove(stream);
                     return Output::OutOfTime(stream);
@@ -257,7 +296,19 @@ impl Flows {
     }
 }
 
+/// What a client is told that gave a call up.
+pub(super) fn cancelled() -> Status {
+    Status::new(ErrorCode::CANCELLED, "the call was cancelled")
+}
+
 impl Flow {
+    /// Lets go of the handler's end, wherever it is.
+    fn stop(&mut self) {
+        if let Source::Running(pull) = std::mem::replace(&mut self.source, Source::Closed) {
+            pull.abort();
+        }
+    }
+
     fn is_sent(&self) -> bool {
         matches!(self.source, Source::Closed) && self.waiting.is_empty()
     }
@@ -317,6 +368,31 @@ mod tests {
             flows.remove(stream);
         }
         assert_eq!(flows.open_beyond_first, 0);
+    }
+
+    #[tokio::test]
+    async fn a_handler_whose_call_is_given_up_learns_it_and_its_half_result_is_none() {
+        let (mut flows, mut connection) = (Flows::default(), connection());
+        let mut senders = Vec::new();
+        for stream in [1, 3] {
+            let items = flows.open(stream, crate::rpc::SERVER_ITEMS, deadline());
+            senders.push(items.server.expect("asked for"));
+        }
+        // One is waited for, the other one has sent something that waits.
+        flows.flows.get_mut(&1).expect("it is open").answer = Some(Ok(Bytes::new().into()));
+        assert_eq!(flows.advance(1, &mut connection), None);
+        assert!(matches!(flows.flows[&1].source, Source::Running(_)));
+        senders[1].send(vec![Bytes::from_static(b"item")]).await.expect("there is a place");
+        assert!(flows.cancel(1), "its handler has ended");
+        assert!(!flows.cancel(3));
+        assert!(flows.is_running());
+        assert!(futures_util::poll!(Box::pin(flows.next())).is_pending());
+        for sender in &senders {
+            sender.gone().await;
+        }
+        let answer = flows.answer(3, Ok(Bytes::new().into())).expect("it waits for nothing");
+        assert_eq!(answer.map_err(|status| status.code), Err(ErrorCode::CANCELLED));
+        assert_eq!((flows.len(), flows.is_running()), (0, false));
     }
 
     #[tokio::test(start_paused = true)]

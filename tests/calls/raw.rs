@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use raystream::conn::{ClientConfig, Connection, Entropy, Event, Framing, Limits};
 use raystream::noise::StaticSecret;
-use raystream::wire::envelope::{Publish, RpcCall, Subscribe};
+use raystream::wire::envelope::{Publish, RpcCall, SERVER_ITEMS, Subscribe};
 use raystream::wire::{ErrorCode, Suite};
 
 use crate::server::PATIENCE;
@@ -55,6 +55,12 @@ impl Raw {
     pub(crate) fn call(&mut self, method: &str, args: String) -> u32 {
         let args = Bytes::from(args);
         self.connection.call(&RpcCall { method: method.into(), args, ..RpcCall::default() }).unwrap()
+    }
+
+    /// Queues a call whose answer comes in items, of which `credit` may be sent.
+    pub(crate) fn call_for_items(&mut self, method: &str, args: String, credit: u32) -> u32 {
+        let (method, args, streams) = (method.into(), Bytes::from(args), SERVER_ITEMS);
+        self.connection.call(&RpcCall { method, args, streams, credit, ..RpcCall::default() }).unwrap()
     }
 
     /// Queues an event for a topic.

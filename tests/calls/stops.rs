@@ -79,6 +79,45 @@ async fn a_cancelled_call_is_answered_when_it_has_stopped() {
     eventually("it stops", async || active(&admin).await == (0, 0)).await;
 }
 
+/// Half of a result is no result: who gives a streamed query up is not told how much was read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streamed_query_that_is_cancelled_says_so() {
+    const CREDIT: u32 = 4;
+    let server = Server::start_with("").await;
+    let (client, admin) = (server.client(1).await, server.admin().await);
+    for id in 0..100 {
+        let document = json!({"table": "t", "id": id.to_string(), "data": id});
+        call(&client, "table.set", document).await.unwrap();
+    }
+    let url = server.url.clone();
+    let (items, code) = tokio::task::spawn_blocking(move || {
+        let mut raw = Raw::connect(&url);
+        let stream = raw.call_for_items("table.query", r#"{"table":"t"}"#.to_owned(), CREDIT);
+        raw.flush();
+        let (mut items, mut is_cancelled) = (0, false);
+        loop {
+            for event in raw.receive() {
+                match event {
+                    Event::Data(of, _) if of == stream => items += 1,
+                    Event::Error(of, error) if of == stream => return (items, error.code),
+                    Event::Response(_, answer) => panic!("answered after {items} items with {answer:?}"),
+                    _ => {}
+                }
+            }
+            // The credit is spent, and the query stands still in the middle.
+            if items == CREDIT && !is_cancelled {
+                is_cancelled = true;
+                raw.cancel(stream);
+                raw.flush();
+            }
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!((items, code), (CREDIT, ErrorCode::CANCELLED));
+    eventually("nothing is left of it", async || active(&admin).await == (0, 0)).await;
+}
+
 /// More futures of calls are dropped than a server forgives refusals: each call stops, and the connection lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_whose_future_is_dropped_is_stopped() {
