@@ -159,6 +159,38 @@ fn every_wrong_value_is_found_in_one_run() {
 }
 
 #[test]
+fn what_is_said_about_tls_to_postgres_makes_sense_or_is_refused_without_the_password() {
+    let url = "url = 'postgres://ann:s3cret@db/app'";
+    for (section, expected) in [
+        ("sslmode = 'verify-full'".to_owned(), "raystream.toml:2: database.sslmode: is for database.url"),
+        (
+            format!("{url}\nsslmode = 'verify-ca'"),
+            "raystream.toml:3: database.sslmode: sslmode=verify-ca is too weak",
+        ),
+        (
+            format!("{url}\nsslcert = 'c.pem'"),
+            "raystream.toml:3: database.sslcert: sslcert and sslkey belong together",
+        ),
+        (format!("{url}\nsslmode = 'allow'"), "raystream.toml:3: database.sslmode: "),
+        (
+            "url = 'postgres://ann:s3cret@db/app?sslmode=require'\nsslmode = 'verify-full'".to_owned(),
+            "raystream.toml:2: database.url: sslmode is in the URL and in the configuration",
+        ),
+        (
+            "url = 'postgres://ann:s3cret@db/app?sslcrl=x'".to_owned(),
+            "raystream.toml:2: database.url: the parameter sslcrl is not supported",
+        ),
+    ] {
+        let found = faults(&format!("[database]\n{section}\n"));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{section}: {found:?}");
+        assert!(!found[0].contains("s3cret"), "{found:?}");
+    }
+    let beside = format!("[database]\n{url}\nsslmode = 'verify-ca'\nsslrootcert = 'ca.pem'\n");
+    let database = file_only(&beside).expect("sound").config.database;
+    assert_eq!(database.sslmode, Some(raystream::store::endpoint::SslMode::VerifyCa));
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_refused_with_its_line() {
     let found = faults("[limits]\nconnections = = 5\n");
     assert!(found[0].starts_with("raystream.toml:2: "), "{found:?}");

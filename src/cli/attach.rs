@@ -4,13 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use tokio_postgres::Config;
 
 use super::config::{config_file, load_without_access};
 use super::{Failure, Output};
 use crate::server::config::{Flag, Sources};
 use crate::store::attach::{self, AttachError};
 use crate::store::embedded;
+use crate::store::endpoint::{Address, Endpoint};
 
 /// Read and watch a table that is already there
 ///
@@ -55,7 +55,7 @@ struct DatabaseArguments {
 }
 
 impl DatabaseArguments {
-    fn resolve(&self, output: &Output) -> Result<Config, Failure> {
+    fn resolve(&self, output: &Output) -> Result<Endpoint, Failure> {
         let url = self.database.as_ref().map(|url| Flag {
             name: "--database",
             key: "database.url",
@@ -70,9 +70,10 @@ impl DatabaseArguments {
         let sources = Sources::of_process(config_file(self.config.as_ref()), flags);
         let config = load_without_access(&sources, output)?.config;
         match &config.database.url {
-            // Its text may hold a password, and the parser's words a part of it.
-            Some(url) => url.parse().map_err(|_| Failure::failed("database.url cannot be read")),
-            None => embedded::running(&config.data).ok_or_else(|| {
+            Some(url) => Address::parse(url, &config.database.tls())
+                .and_then(Address::endpoint)
+                .map_err(|error| Failure::failed(format!("database.url: {error}"))),
+            None => embedded::running(&config.data).map(Endpoint::from).ok_or_else(|| {
                 let data = config.data.display();
                 Failure::failed(format!("no private Postgres runs in {data}"))
                     .with_hint("start the server, or name the database with --database")
@@ -82,15 +83,15 @@ impl DatabaseArguments {
 }
 
 pub(super) fn attach(arguments: &AttachArguments, output: &mut Output) -> Result<(), Failure> {
-    let config = arguments.database.resolve(output)?;
-    let attached = attach::attach(&config, &arguments.table, arguments.name.as_deref());
+    let endpoint = arguments.database.resolve(output)?;
+    let attached = attach::attach(&endpoint, &arguments.table, arguments.name.as_deref());
     let name = block_on(attached)?;
     output.result(name.as_str(), &json!({ "attached": name.as_str() }))
 }
 
 pub(super) fn detach(arguments: &DetachArguments, output: &mut Output) -> Result<(), Failure> {
-    let config = arguments.database.resolve(output)?;
-    let name = block_on(attach::detach(&config, &arguments.table))?;
+    let endpoint = arguments.database.resolve(output)?;
+    let name = block_on(attach::detach(&endpoint, &arguments.table))?;
     output.result(&name, &json!({ "detached": name }))
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Failure, Output};
 use crate::server::config::{self, ConfigFile, Fault, Loaded, Sources};
 use crate::server::key_file;
+use crate::store::endpoint::Address;
 
 /// Check or print the configuration of `raystream serve`
 ///
@@ -67,7 +68,7 @@ fn sources(file: &FileArguments) -> Sources {
 
 fn check(sources: &Sources, output: &mut Output) -> Result<(), Failure> {
     let (faults, warnings) = match config::load(sources) {
-        Ok(loaded) => (key_file_faults(&loaded), loaded.warnings),
+        Ok(loaded) => (file_faults(&loaded), loaded.warnings),
         Err(faults) => (faults, Vec::new()),
     };
     if output.is_json() {
@@ -91,6 +92,19 @@ fn print(sources: &Sources, output: &mut Output) -> Result<(), Failure> {
 }
 
 /// A server would refuse to start with these.
+fn file_faults(loaded: &Loaded) -> Vec<Fault> {
+    let mut faults = key_file_faults(loaded);
+    let database = &loaded.config.database;
+    if let Some(url) = &database.url
+        && let Err(error) = Address::parse(url, &database.tls()).and_then(Address::endpoint)
+    {
+        let key = "database.url".to_owned();
+        let place = loaded.sources.get(&key).cloned().unwrap_or_default();
+        faults.push(Fault { key, place, message: error.to_string(), hint: None });
+    }
+    faults
+}
+
 fn key_file_faults(loaded: &Loaded) -> Vec<Fault> {
     let identity = &loaded.config.identity;
     let secret = |path: &PathBuf| key_file::read_secret(path).map(|_| ());

@@ -15,6 +15,7 @@ use crate::{
     store::{
         self, Store, StoreOptions,
         embedded::{Embedded, EmbeddedError, EmbeddedOptions},
+        endpoint::{Address, AddressError, Endpoint, SslMode},
         feed::{Feed, FeedOptions, Retention},
     },
 };
@@ -58,9 +59,9 @@ pub enum StartError {
     /// The change feed did not start.
     #[error("the change feed did not start: {0}")]
     Feed(store::StoreError),
-    /// `database.url` is not a connection string.
+    /// The address of Postgres, or a file it names, cannot be used.
     #[error("database.url: {0}")]
-    DatabaseUrl(tokio_postgres::Error),
+    Address(#[from] AddressError),
     /// Keys or suites do not fit together.
     #[error(transparent)]
     Configuration(#[from] ApiMisuse),
@@ -179,13 +180,22 @@ impl Daemon {
 }
 
 /// The database: the one that is configured, or a private cluster in the data folder.
-async fn database(config: &Config) -> Result<(Option<Embedded>, tokio_postgres::Config), StartError> {
+async fn database(config: &Config) -> Result<(Option<Embedded>, Endpoint), StartError> {
     match &config.database.url {
-        Some(url) => Ok((None, url.parse().map_err(StartError::DatabaseUrl)?)),
+        Some(url) => {
+            let address = Address::parse(url, &config.database.tls())?;
+            let mode = address.mode();
+            if matches!(mode, SslMode::Prefer | SslMode::Require) {
+                tracing::warn!(sslmode = %mode, "TLS to Postgres without verifying it: whoever is on the path can pass for it");
+            } else {
+                tracing::info!(sslmode = %mode, "the connections to Postgres");
+            }
+            Ok((None, address.endpoint()?))
+        }
         None => {
             let cluster = Embedded::start(EmbeddedOptions::new(&config.data)).await?;
             let database = cluster.config();
-            Ok((Some(cluster), database))
+            Ok((Some(cluster), database.into()))
         }
     }
 }
@@ -212,7 +222,7 @@ fn feed_options(config: &Config) -> FeedOptions {
     }
 }
 
-fn store_options(config: &Config, database: tokio_postgres::Config, create_tables: bool) -> StoreOptions {
+fn store_options(config: &Config, database: Endpoint, create_tables: bool) -> StoreOptions {
     let (section, limits) = (&config.database, &config.limits);
     StoreOptions {
         read_connections: section.read_connections.into(),

@@ -3,9 +3,10 @@
 //! What it takes is in `schemas/sql`: a view with the columns of a table of documents, and triggers.
 
 use thiserror::Error;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::StoreOptions;
+use super::endpoint::Endpoint;
 use super::error::{StartError, StoreError};
 use super::migrate::migrate;
 use super::session::{self, Access, whole_message};
@@ -45,8 +46,8 @@ fn refused(error: tokio_postgres::Error) -> AttachError {
 }
 
 /// A session of the schema's own version.
-async fn open(config: &Config) -> Result<Client, AttachError> {
-    let mut options = StoreOptions::new(config.clone());
+async fn open(endpoint: &Endpoint) -> Result<Client, AttachError> {
+    let mut options = StoreOptions::new(endpoint.clone());
     // Nothing is promised here that a crash could break.
     options.unsafe_durability = true;
     let mut client = session::open(&options, Access::Setup).await?.driven();
@@ -60,8 +61,12 @@ async fn open(config: &Config) -> Result<Client, AttachError> {
 ///
 /// # Errors
 /// [`AttachError`]: among others when it has no primary key, or the role may make no triggers on it.
-pub async fn attach(config: &Config, relation: &str, name: Option<&str>) -> Result<TableName, AttachError> {
-    let client = open(config).await?;
+pub async fn attach(
+    endpoint: &Endpoint,
+    relation: &str,
+    name: Option<&str>,
+) -> Result<TableName, AttachError> {
+    let client = open(endpoint).await?;
     let found = client
         .query_one("SELECT relname::text FROM pg_class WHERE oid = $1::text::regclass", &[&relation])
         .await
@@ -83,8 +88,8 @@ pub async fn attach(config: &Config, relation: &str, name: Option<&str>) -> Resu
 ///
 /// # Errors
 /// [`AttachError`].
-pub async fn detach(config: &Config, relation: &str) -> Result<String, AttachError> {
-    let client = open(config).await?;
+pub async fn detach(endpoint: &Endpoint, relation: &str) -> Result<String, AttachError> {
+    let client = open(endpoint).await?;
     let detached = client
         .query_one("SELECT raystream.detach($1, $2, to_regclass($2))", &[&NAMESPACE, &relation])
         .await

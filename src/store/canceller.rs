@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
-use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres::CancelToken;
+
+use super::endpoint::{self, Tls};
 
 /// How long a statement that is to end gets to end by itself: almost all are faster, and a request costs a process of
 /// Postgres.
@@ -30,6 +32,7 @@ const SLACK: Duration = Duration::from_millis(50);
 /// The requests for one session.
 pub(super) struct Canceller {
     token: CancelToken,
+    tls: Tls,
     /// Whether what is executed now is to end.
     is_wanted: bool,
     /// When the next request is made.
@@ -40,8 +43,9 @@ pub(super) struct Canceller {
 }
 
 impl Canceller {
-    pub(super) fn new(token: CancelToken) -> Self {
-        Self { token, is_wanted: false, at: None, pause: PAUSE.0, request: None, requested: None }
+    /// `tls` is that of the session.
+    pub(super) fn new(token: CancelToken, tls: Tls) -> Self {
+        Self { token, tls, is_wanted: false, at: None, pause: PAUSE.0, request: None, requested: None }
     }
 
     /// Says whether what is executed now is to end, and whether it is another statement than the last time. A request is
@@ -77,12 +81,10 @@ impl Canceller {
         tokio::time::sleep_until(at).await;
         self.at = None;
         self.requested = Some(Instant::now());
-        let token = self.token.clone();
+        let (token, tls) = (self.token.clone(), self.tls.clone());
         let request = async move {
-            match tokio::time::timeout(REQUEST_TIMEOUT, token.cancel_query(NoTls)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a cancel request did not reach Postgres"),
-                Err(_) => tracing::debug!("a cancel request did not reach Postgres in time"),
+            if let Err(error) = endpoint::cancel(&token, &tls, REQUEST_TIMEOUT).await {
+                tracing::debug!(%error, "a cancel request did not reach Postgres");
             }
         };
         self.request = Some(request.boxed());

@@ -11,9 +11,10 @@ use bytes::BytesMut;
 use futures_util::TryStreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use tokio_postgres::types::{Format, IsNull, ToSql, Type as PgType};
-use tokio_postgres::{Client, NoTls};
 
+use super::endpoint;
 use super::json::Json;
 use super::scope::{Scope, Stop, StopSignal};
 use super::session::{self, Access};
@@ -246,7 +247,7 @@ async fn run(
                 let ended = async {
                     loop {
                         let request = async {
-                            let _heard = tokio::time::timeout(STOP_WAIT, cancel.cancel_query(NoTls)).await;
+                            let _heard = endpoint::cancel(&cancel, &options.tls, STOP_WAIT).await;
                             tokio::time::sleep(STOP_PAUSE).await;
                         };
                         tokio::select! {
@@ -263,7 +264,7 @@ async fn run(
     };
     if result == Err(ExecError::TooLong) {
         // The rest of the rows is on its way.
-        let _heard = tokio::time::timeout(STOP_WAIT, cancel.cancel_query(NoTls)).await;
+        let _heard = endpoint::cancel(&cancel, &options.tls, STOP_WAIT).await;
         return result;
     }
     let is_clean = client.batch_execute("ROLLBACK").await.is_ok();

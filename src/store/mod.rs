@@ -11,6 +11,7 @@ mod connection;
 mod dispatch;
 mod documents;
 pub mod embedded;
+pub mod endpoint;
 mod error;
 mod exec;
 pub mod feed;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio_postgres::Config;
 
+use endpoint::{Endpoint, Tls};
 use ids::IdSource;
 use pool::Group;
 use session::Access;
@@ -68,6 +70,8 @@ pub use types::{
 pub struct StoreOptions {
     /// Where Postgres is and who we are there.
     pub config: Config,
+    /// How connections are protected.
+    pub tls: Tls,
     /// Connections for queries, and as many for reads by id, which are never behind a query. A reader never waits for a
     /// writer's row lock, so a few are enough.
     pub read_connections: usize,
@@ -98,9 +102,11 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     /// The defaults, for a Postgres.
-    pub fn new(config: Config) -> Self {
+    pub fn new(endpoint: impl Into<Endpoint>) -> Self {
+        let Endpoint { config, tls } = endpoint.into();
         Self {
             config,
+            tls,
             read_connections: 2,
             write_connections: 4,
             transaction_connections: 8,
@@ -191,9 +197,14 @@ impl Store {
         Self(Arc::clone(&self.0), scope)
     }
 
-    /// Where Postgres is: for those who need a connection of their own (a transaction, LISTEN).
+    /// Where Postgres is and who we are there.
     pub fn postgres_config(&self) -> &Config {
         &self.0.options.config
+    }
+
+    /// How Postgres is reached: for those who need a connection of their own (LISTEN).
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { config: self.0.options.config.clone(), tls: self.0.options.tls.clone() }
     }
 
     /// What the store was set up with.

@@ -134,12 +134,12 @@ impl Pipeline {
         session: Session,
         options: &StoreOptions,
     ) {
-        let Session { client, driver, .. } = session;
+        let Session { client, driver, tls } = session;
         let mut pipeline = Self {
             bell: dispatch.open(line),
             dispatch,
             line,
-            canceller: Canceller::new(client.cancel_token()),
+            canceller: Canceller::new(client.cancel_token(), tls),
             client: Arc::new(client),
             statements: HashMap::new(),
             preparing: FuturesUnordered::new(),

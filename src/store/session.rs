@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, SimpleQueryMessage};
 
 use super::StoreOptions;
+use super::endpoint::{Endpoint, Tls, explain};
 use super::error::StartError;
 use super::pipeline::log_end;
 
@@ -57,6 +58,8 @@ pub(super) type Driver = BoxFuture<'static, ()>;
 pub(super) struct Session {
     pub(super) client: Client,
     pub(super) driver: Driver,
+    /// What a cancel request for it is protected by.
+    pub(super) tls: Tls,
 }
 
 impl Session {
@@ -69,16 +72,7 @@ impl Session {
 
 /// Opens a session.
 pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Session, StartError> {
-    let (client, connection) = prepared(&options.config)
-        .connect(NoTls)
-        .await
-        .map_err(|error| StartError::Unreachable(whole_message(&error)))?;
-    let mut driver = async move {
-        if let Err(error) = connection.await {
-            log_end(&error);
-        }
-    }
-    .boxed();
+    let (client, mut driver) = reach(options).await?;
     let set_up = async {
         let level = check(&client, options.unsafe_durability).await?;
         client.batch_execute(&settings(options, access, &level)).await.map_err(|error| refused(&error))
@@ -88,7 +82,20 @@ pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Sessi
         () = &mut driver => return Err(StartError::Unreachable("the connection ended".to_owned())),
         set_up = set_up => set_up?,
     }
-    Ok(Session { client, driver })
+    Ok(Session { client, driver, tls: options.tls.clone() })
+}
+
+/// Opens a connection and changes nothing on it.
+async fn reach(options: &StoreOptions) -> Result<(Client, Driver), StartError> {
+    let endpoint = Endpoint { config: prepared(&options.config), tls: options.tls.clone() };
+    let (client, connection) =
+        endpoint.connect().await.map_err(|error| StartError::Unreachable(explain(&error)))?;
+    let driver = async move {
+        if let Err(error) = connection.await {
+            log_end(&error);
+        }
+    };
+    Ok((client, driver.boxed()))
 }
 
 /// After so long without an answer a connection is dead, whatever the network says: the longest that a pipelined statement

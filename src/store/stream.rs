@@ -11,8 +11,9 @@ use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, IsolationLevel, NoTls};
+use tokio_postgres::{Client, IsolationLevel};
 
+use super::endpoint;
 use super::session::{self, Access};
 use super::sqlstate::{self, Verdict};
 use super::statements::Param;
@@ -111,9 +112,8 @@ impl Store {
             let result = tokio::select! {
                 result = read(&mut client, &table, &query, longest, &sender) => result,
                 () = sender.closed() => {
-                    let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, cancel.cancel_query(NoTls)).await;
-                    if !matches!(cancelled, Ok(Ok(()))) {
-                        tracing::debug!("a stream was not cancelled: its session is cut");
+                    if let Err(error) = endpoint::cancel(&cancel, &session.tls, CANCEL_TIMEOUT).await {
+                        tracing::debug!(%error, "a stream was not cancelled: its session is cut");
                     }
                     // A backend that waits for the socket hears no cancel, and no reader is left.
                     driver.abort();

@@ -5,6 +5,7 @@
 
 mod ambient;
 mod casts;
+mod clear;
 mod conformance;
 mod imports;
 mod size;
@@ -42,6 +43,17 @@ fn clocks_randomness_and_tasks_stay_in_the_shells() {
     let findings: Vec<String> =
         tree.files.iter().flat_map(|file| ambient::check(&file.path, &file.code)).collect();
     assert_clean("time, randomness and tasks come in as arguments", &findings);
+}
+
+#[test]
+fn nothing_reaches_postgres_in_the_clear_by_mistake() {
+    let tree = Tree::rust("src");
+    let findings: Vec<String> =
+        tree.files.iter().flat_map(|file| clear::check(&file.path, &file.code)).collect();
+    assert_clean(
+        "connections and cancel requests go through store::endpoint, which knows about TLS",
+        &findings,
+    );
 }
 
 #[test]

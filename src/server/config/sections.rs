@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::LimitsConfig;
 use super::quantity::{ByteSize, Period};
 use crate::auth::AccessConfig;
+use crate::store::endpoint::{SslMode, TlsOptions};
 use crate::wire::registry::Suite;
 
 /// The address of the daemon unless told otherwise. Loopback: nothing is exposed by accident.
@@ -105,6 +106,15 @@ pub fn needs_psk(suite: Suite) -> bool {
 pub struct DatabaseConfig {
     /// `postgres://user:password@host/database` or the `host=.. user=..` form. Absent: a private cluster in `data`.
     pub url: Option<String>,
+    /// How the connection is protected, when `url` does not say: `disable`, `prefer`, `require`, `verify-ca` or
+    /// `verify-full`. Absent in both: `verify-full`, but `prefer` on the loopback.
+    pub sslmode: Option<SslMode>,
+    /// The file of the CAs that may sign for Postgres, or `system`. Absent: those of the system.
+    pub sslrootcert: Option<String>,
+    /// The file of the certificate that Postgres is shown.
+    pub sslcert: Option<PathBuf>,
+    /// The file of its private key, closed to others.
+    pub sslkey: Option<PathBuf>,
     /// See [`READ_CONNECTIONS`].
     pub read_connections: u16,
     /// See [`WRITE_CONNECTIONS`].
@@ -125,6 +135,10 @@ impl Default for DatabaseConfig {
     fn default() -> Self {
         Self {
             url: None,
+            sslmode: None,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
             read_connections: READ_CONNECTIONS,
             write_connections: WRITE_CONNECTIONS,
             transaction_connections: TRANSACTION_CONNECTIONS,
@@ -132,6 +146,18 @@ impl Default for DatabaseConfig {
             statement_timeout: STATEMENT_TIMEOUT,
             lock_timeout: LOCK_TIMEOUT,
             unsafe_durability: false,
+        }
+    }
+}
+
+impl DatabaseConfig {
+    /// What is said about TLS beside the URL.
+    pub fn tls(&self) -> TlsOptions {
+        TlsOptions {
+            mode: self.sslmode,
+            root_cert: self.sslrootcert.clone(),
+            cert: self.sslcert.clone(),
+            key: self.sslkey.clone(),
         }
     }
 }

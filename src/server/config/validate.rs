@@ -1,7 +1,5 @@
 //! Values that have the right type and still cannot be meant.
 
-use std::str::FromStr;
-
 use tracing_subscriber::EnvFilter;
 
 use super::fault::{Fault, nearest};
@@ -9,6 +7,7 @@ use super::load::Places;
 use super::quantity::Period;
 use super::sections::{Config, needs_psk};
 use crate::auth::Access;
+use crate::store::endpoint::{Address, AddressError};
 use crate::store::{StoreError, TableName, TopicName};
 use crate::wire::registry::Suite;
 
@@ -116,11 +115,25 @@ impl Checks<'_> {
             "has to be longer than nothing",
         );
         self.require("feed.retention_size", config.feed.retention_size.get() > 0, "has to be at least 1");
-        let Some(url) = &database.url else { return };
-        // The parser's own words may hold a part of the text, and with it the password: they are not repeated.
-        if tokio_postgres::Config::from_str(url).is_err() {
-            let hint = "postgres://user:password@host:5432/database, or host=.. user=.. dbname=..";
-            self.fault_at(&parts("database.url"), "cannot be read as a Postgres URL", Some(hint.to_owned()));
+        let Some(url) = &database.url else {
+            for (key, is_set) in [
+                ("database.sslmode", database.sslmode.is_some()),
+                ("database.sslrootcert", database.sslrootcert.is_some()),
+                ("database.sslcert", database.sslcert.is_some()),
+                ("database.sslkey", database.sslkey.is_some()),
+            ] {
+                self.require(key, !is_set, "is for database.url, which is not set");
+            }
+            return;
+        };
+        if let Err(error) = Address::parse(url, &database.tls()) {
+            let key = match &error {
+                AddressError::HalfAPair if database.sslcert.is_some() => "database.sslcert",
+                AddressError::HalfAPair if database.sslkey.is_some() => "database.sslkey",
+                AddressError::WeakForSystemRoots { .. } if database.sslmode.is_some() => "database.sslmode",
+                _ => "database.url",
+            };
+            self.fault_at(&parts(key), error.to_string(), error.hint().map(str::to_owned));
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 }
 
 async fn look(shared: &Shared, due: bool) -> Result<(), LinkError> {
-    let link = Link::open_in_time(&shared.config, async |link| Ok(link)).await?;
+    let link = Link::open_in_time(&shared.endpoint, async |link| Ok(link)).await?;
     end_dropped(shared, &link).await?;
     if due {
         maintain(&link, shared.options.retention).await?;
@@ -77,7 +77,7 @@ async fn end_dropped(shared: &Shared, link: &Link) -> Result<(), LinkError> {
 
 /// A round of housekeeping now.
 pub(super) async fn maintain_now(shared: &Shared) -> Result<Maintained, LinkError> {
-    let link = Link::open_in_time(&shared.config, async |link| Ok(link)).await?;
+    let link = Link::open_in_time(&shared.endpoint, async |link| Ok(link)).await?;
     end_dropped(shared, &link).await?;
     drop_old_replies(&link).await?;
     transactions::drop_lapsed(&link.client).await?;

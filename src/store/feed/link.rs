@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client};
 
 use crate::store::StoreError;
+use crate::store::endpoint::Endpoint;
 
 /// How long to wait for a connection. A Postgres that recovers from a crash refuses at once, one behind a dead network
 /// does not answer.
@@ -51,16 +52,17 @@ pub(super) struct Link {
 impl Link {
     /// Opens a connection. `heard` is called for each notification, with the process that sent it.
     pub(super) async fn open(
-        config: &Config,
+        endpoint: &Endpoint,
         heard: impl Fn(i32) + Send + 'static,
     ) -> Result<Self, tokio_postgres::Error> {
-        let mut config = config.clone();
-        config
+        let mut endpoint = endpoint.clone();
+        endpoint
+            .config
             .connect_timeout(CONNECT_DEADLINE)
             .keepalives_idle(KEEPALIVE_AFTER)
             .keepalives_interval(KEEPALIVE_EVERY)
             .keepalives_retries(KEEPALIVE_RETRIES);
-        let (client, mut connection) = config.connect(NoTls).await?;
+        let (client, mut connection) = endpoint.connect().await?;
         let (alive, closed) = watch::channel(());
         let driver = tokio::spawn(async move {
             // Held until the connection ends.
@@ -87,10 +89,10 @@ impl Link {
 
     /// Opens a connection, and does what `set_up` says, or gives up after [`CONNECT_DEADLINE`].
     pub(super) async fn open_in_time<T>(
-        config: &Config,
+        endpoint: &Endpoint,
         set_up: impl AsyncFnOnce(Self) -> Result<T, LinkError>,
     ) -> Result<T, LinkError> {
-        let opened = async { set_up(Self::open(config, |_| {}).await?).await };
+        let opened = async { set_up(Self::open(endpoint, |_| {}).await?).await };
         timeout(CONNECT_DEADLINE, opened).await.unwrap_or(Err(LinkError::TimedOut))
     }
 

@@ -38,7 +38,7 @@ async fn serve(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<(), LinkEr
     let own = Arc::new(AtomicI32::new(0));
     let link = {
         let (own, shared) = (Arc::clone(&own), Arc::clone(shared));
-        Link::open(&shared.config.clone(), move |sender| {
+        Link::open(&shared.endpoint.clone(), move |sender| {
             if sender != own.load(Ordering::Relaxed) {
                 shared.heard.notify_one();
             }

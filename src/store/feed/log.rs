@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Config, Row, RowStream, Statement};
+use tokio_postgres::{Row, RowStream, Statement};
 
 use super::change::{Op, Record};
 use super::cursor::Batch;
 use super::frontier::{Frontier, Snapshot, Xid};
 use super::link::{Link, LinkError};
 use crate::store::Json;
+use crate::store::endpoint::Endpoint;
 
 /// Begins a read. The lock comes before the transaction takes its moment: retention drops a partition only under a lock
 /// that conflicts with it, and moves the horizon in the same transaction. So either the read sees the new horizon, or
@@ -96,8 +97,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) async fn open(config: &Config) -> Result<Self, LinkError> {
-        Link::open_in_time(config, Self::prepare).await
+    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, LinkError> {
+        Link::open_in_time(endpoint, Self::prepare).await
     }
 
     async fn prepare(link: Link) -> Result<Self, LinkError> {

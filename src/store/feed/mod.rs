@@ -73,7 +73,6 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::Config;
 
 use cursor::CursorError;
 use filter::Filter;
@@ -96,6 +95,7 @@ pub use subscription::Subscription;
 pub(super) use cursor::{Database, after as cursor_after};
 pub(super) use start::database;
 
+use super::endpoint::Endpoint;
 use super::{Json, Store, StoreError};
 
 /// How long a subscription waits for the moment of the tailer's read under way.
@@ -164,7 +164,7 @@ struct Running {
 /// What the parts of a feed share.
 #[derive(Debug)]
 struct Shared {
-    config: Config,
+    endpoint: Endpoint,
     options: FeedOptions,
     database: cursor::Database,
     hub: Hub,
@@ -191,8 +191,8 @@ impl Feed {
     /// As [`Feed::start`].
     pub async fn of_store(store: &Store, options: FeedOptions) -> Result<Self, StoreError> {
         let store = store.clone();
-        let config = store.postgres_config().clone();
-        Self::start_with(config, options, |shared| {
+        let endpoint = store.endpoint();
+        Self::start_with(endpoint, options, |shared| {
             tokio::spawn(async move {
                 loop {
                     store.woken().await;
@@ -208,16 +208,16 @@ impl Feed {
     /// # Errors
     /// [`StoreError::Unavailable`] when Postgres is not there, [`StoreError::Internal`] when the schema is not; the log
     /// says more.
-    pub async fn start(config: Config, options: FeedOptions) -> Result<Self, StoreError> {
-        Self::start_with(config, options, |_| tokio::spawn(async {})).await
+    pub async fn start(endpoint: impl Into<Endpoint>, options: FeedOptions) -> Result<Self, StoreError> {
+        Self::start_with(endpoint.into(), options, |_| tokio::spawn(async {})).await
     }
 
     async fn start_with(
-        config: Config,
+        endpoint: Endpoint,
         options: FeedOptions,
         waker: impl FnOnce(Arc<Shared>) -> JoinHandle<()>,
     ) -> Result<Self, StoreError> {
-        let begun = start::begin(config, options);
+        let begun = start::begin(endpoint, options);
         let (shared, position) = begun.await.map_err(|error| refused("the feed did not start", &error))?;
         let shared = Arc::new(shared);
         let tasks = vec![

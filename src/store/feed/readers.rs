@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tokio_postgres::Config;
 use tokio_postgres::types::Type;
 
 use super::link::LinkError;
 use super::log::{Head, Log};
+use crate::store::endpoint::Endpoint;
 use crate::store::{Json, StoreError, TableName, TablePtr};
 
 /// How long a short question may take, with a new connection when there is none.
@@ -30,7 +30,7 @@ pub(super) struct Physical {
 /// The connections.
 #[derive(Debug)]
 pub(super) struct Readers {
-    config: Config,
+    endpoint: Endpoint,
     /// One permit for each connection that may read at once.
     permits: Semaphore,
     idle: Mutex<Vec<Log>>,
@@ -47,9 +47,9 @@ pub(super) struct Lease<'a> {
 }
 
 impl Readers {
-    pub(super) fn new(config: Config, connections: usize) -> Self {
+    pub(super) fn new(endpoint: Endpoint, connections: usize) -> Self {
         Self {
-            config,
+            endpoint,
             permits: Semaphore::new(connections),
             idle: Mutex::new(Vec::new()),
             questions: AsyncMutex::new(None),
@@ -64,7 +64,7 @@ impl Readers {
             let log = match idle {
                 Some(log) if log.link.client.is_closed() => continue,
                 Some(log) => log,
-                None => Log::open(&self.config).await?,
+                None => Log::open(&self.endpoint).await?,
             };
             return Ok(Lease { readers: self, _permit: permit, log });
         }
@@ -75,7 +75,7 @@ impl Readers {
         if let Some(log) = slot.as_ref().filter(|log| !log.link.client.is_closed()) {
             return Ok(Arc::clone(log));
         }
-        let log = Arc::new(Log::open(&self.config).await?);
+        let log = Arc::new(Log::open(&self.endpoint).await?);
         *slot = Some(Arc::clone(&log));
         Ok(log)
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Error};
+use tokio_postgres::{Client, Error};
 
 use super::cursor::{self, Database, Position};
 use super::hub::Hub;
@@ -14,6 +14,7 @@ use super::log::Log;
 use super::readers::Readers;
 use super::retention::maintain;
 use super::{FeedOptions, Shared};
+use crate::store::endpoint::Endpoint;
 
 /// What the database says of itself.
 const EPOCH: &str = "SELECT m.epoch, (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()) \
@@ -23,16 +24,16 @@ const EPOCH: &str = "SELECT m.epoch, (SELECT d.oid FROM pg_database AS d WHERE d
 const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
 
 /// Connects and makes what the tasks share.
-pub(super) async fn begin(config: Config, options: FeedOptions) -> Result<(Shared, Position), LinkError> {
-    let log = Log::open(&config).await?;
+pub(super) async fn begin(endpoint: Endpoint, options: FeedOptions) -> Result<(Shared, Position), LinkError> {
+    let log = Log::open(&endpoint).await?;
     let database = database(&log.link.client).await?;
     maintain(&log.link, options.retention).await?;
     let moment = log.head().await?.frontier(0);
     // Fails rather than to hand out cursors that are too long.
     cursor::at(database, &moment).ok_or(LinkError::TooBusy)?;
-    let readers = Readers::new(config.clone(), options.readers.max(1));
+    let readers = Readers::new(endpoint.clone(), options.readers.max(1));
     let shared = Shared {
-        config,
+        endpoint,
         options,
         database,
         hub: Hub::new(moment.clone()),

@@ -3,11 +3,12 @@
 use std::time::SystemTime;
 
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Config, RowStream, Statement};
+use tokio_postgres::{RowStream, Statement};
 
 use super::link::LinkError;
 use super::log::{Arguments, Head, Log, Range, TAIL_TYPES};
 use super::window::Hours;
+use crate::store::endpoint::Endpoint;
 
 /// The moment, and what the log knows of it; the newest change is looked for in the partitions of some hours ($1, $2).
 const MOMENT: &str = "SELECT pg_current_snapshot()::text, \
@@ -46,8 +47,8 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) async fn open(config: &Config) -> Result<Self, LinkError> {
-        let log = Log::open(config).await?;
+    pub(super) async fn open(endpoint: &Endpoint) -> Result<Self, LinkError> {
+        let log = Log::open(endpoint).await?;
         let client = &log.link.client;
         let types: Vec<Type> = TAIL_TYPES.into_iter().chain([Type::TIMESTAMPTZ, Type::TIMESTAMPTZ]).collect();
         let moment = client.prepare(MOMENT).await?;

@@ -35,7 +35,7 @@ pub(super) async fn follow(shared: Arc<Shared>, position: Position) {
     loop {
         // What was handed over when the connection broke is known by the position alone.
         tailer.window = Window::default();
-        let error = match Tail::open(&shared.config).await {
+        let error = match Tail::open(&shared.endpoint).await {
             Ok(tail) => tailer.follow(&tail, &mut backoff).await,
             Err(error) => error,
         };

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::transaction::{CommitError, Connection, Transaction};
 use super::{TransactionOptions, Writes, stopped};
-use crate::store::canceller::{Canceller, GRACE};
+use crate::store::canceller::GRACE;
 use crate::store::scope::Scope;
 use crate::store::timeout::quantised;
 use crate::store::{Store, StoreError};
@@ -74,7 +74,7 @@ where
     let inside = Scope { transaction: Some(Arc::clone(&transaction)), ..scope.clone() };
     let mut work = body(store.scoped(inside));
 
-    let mut canceller = Canceller::new(connection.client().cancel_token());
+    let mut canceller = connection.canceller();
     let mut stop = None;
     let result = loop {
         tokio::select! {

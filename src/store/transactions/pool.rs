@@ -124,7 +124,7 @@ impl TransactionPool {
             }
         }
         match session::open(&self.options, Access::Transaction).await {
-            Ok(session) => Ok(Connection::new(session.driven())),
+            Ok(session) => Ok(Connection::new(session)),
             Err(error) => {
                 tracing::warn!(%error, "no connection to Postgres for a transaction");
                 Err(unavailable())

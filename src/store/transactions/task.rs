@@ -15,7 +15,7 @@ use super::register::unregister;
 use super::stopped;
 use super::transaction::CommitError;
 use crate::store::Store;
-use crate::store::canceller::{Canceller, GRACE};
+use crate::store::canceller::GRACE;
 use crate::store::scope::{Scope, StopSignal};
 
 /// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
@@ -207,7 +207,7 @@ impl Keeper {
     /// Rolls back, and stops what is executed before it. Answers whether the connection may be used again: a request to
     /// stop may still be on its way, and would hit somebody else there.
     async fn roll_back(&self, is_busy: bool) -> bool {
-        let mut canceller = Canceller::new(self.begun.connection.client().cancel_token());
+        let mut canceller = self.begun.connection.canceller();
         canceller.watch(is_busy, true, GRACE);
         let mut rolling_back = std::pin::pin!(self.begun.transaction.roll_back());
         let rolled_back = async {

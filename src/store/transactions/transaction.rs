@@ -11,7 +11,10 @@ use tokio_postgres::{Client, Error, Row, RowStream, Statement};
 
 use super::{Isolation, Writes};
 use crate::store::StoreError;
+use crate::store::canceller::Canceller;
+use crate::store::endpoint::Tls;
 use crate::store::pipeline::{STATEMENTS_MAX, borrow, collect};
+use crate::store::session::Session;
 use crate::store::sqlstate::{Failure, failure};
 use crate::store::statements::{Call, Param, StatementKey};
 
@@ -19,20 +22,23 @@ use crate::store::statements::{Call, Param, StatementKey};
 #[derive(Debug)]
 pub(super) struct Connection {
     client: Client,
+    tls: Tls,
     statements: Mutex<HashMap<StatementKey, Statement>>,
 }
 
 impl Connection {
-    pub(super) fn new(client: Client) -> Self {
-        Self { client, statements: Mutex::default() }
+    pub(super) fn new(session: Session) -> Self {
+        let tls = session.tls.clone();
+        Self { client: session.driven(), tls, statements: Mutex::default() }
+    }
+
+    /// What stops its statements.
+    pub(super) fn canceller(&self) -> Canceller {
+        Canceller::new(self.client.cancel_token(), self.tls.clone())
     }
 
     pub(super) fn is_good(&self) -> bool {
         !self.client.is_closed()
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        &self.client
     }
 
     fn statements(&self) -> MutexGuard<'_, HashMap<StatementKey, Statement>> {
