@@ -82,6 +82,19 @@ pub enum StartError {
         /// Its value.
         value: String,
     },
+    /// A standby takes no writes, and its snapshots do not order them.
+    #[error(
+        "this Postgres is a standby, which takes no writes: give the address of the primary, or of all with \
+         target_session_attrs=read-write"
+    )]
+    Standby,
+    /// Between us and Postgres is something that gives our sessions changing processes.
+    #[error(
+        "this address is a connection pooler in transaction mode: settings, prepared statements, LISTEN and cancel requests, \
+         which raystream is built on, do not work through it. Give the address of Postgres itself, or a database of the \
+         pooler with pool_mode = session. raystream is a pooler of its own: it keeps a few connections for all its clients"
+    )]
+    Pooler,
     /// The schema in the database and this program do not fit together.
     #[error(transparent)]
     Migration(#[from] MigrationError),

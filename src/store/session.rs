@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio_postgres::{Client, Config, SimpleQueryMessage};
+use tokio_postgres::{Client, Config};
 
 use super::StoreOptions;
 use super::endpoint::{Endpoint, Tls, explain};
 use super::error::StartError;
 use super::pipeline::log_end;
-
-/// The oldest Postgres: its statements use `RETURN` bodies and `pg_current_xact_id`.
-const POSTGRES_MAJOR_LEAST: u32 = 14;
+use super::pooler;
+use super::server::Server;
 
 /// How long reaching the server may take, unless the operator's address says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,8 +73,16 @@ impl Session {
 pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Session, StartError> {
     let (client, mut driver) = reach(options).await?;
     let set_up = async {
-        let level = check(&client, options.unsafe_durability).await?;
-        client.batch_execute(&settings(options, access, &level)).await.map_err(|error| refused(&error))
+        // Each session asks: the server behind the address, and what a role is given, may change.
+        let server = Server::ask(&client).await?;
+        server.judge(options.unsafe_durability)?;
+        if access == Access::Setup {
+            server.warn();
+            // Before anything is set, which at a pooler would be set for whoever comes next.
+            pooler::refuse(options, &client).await?;
+        }
+        let settings = settings(options, access, server.synchronous_commit());
+        client.batch_execute(&settings).await.map_err(|error| refused(&error))
     };
     tokio::select! {
         biased;
@@ -86,7 +93,7 @@ pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Sessi
 }
 
 /// Opens a connection and changes nothing on it.
-async fn reach(options: &StoreOptions) -> Result<(Client, Driver), StartError> {
+pub(super) async fn reach(options: &StoreOptions) -> Result<(Client, Driver), StartError> {
     let endpoint = Endpoint { config: prepared(&options.config), tls: options.tls.clone() };
     let (client, connection) =
         endpoint.connect().await.map_err(|error| StartError::Unreachable(explain(&error)))?;
@@ -118,39 +125,6 @@ fn prepared(config: &Config) -> Config {
         config.application_name("raystream");
     }
     config
-}
-
-/// Refuses a server that is too old or that acknowledges what it can lose. Answers its `synchronous_commit`.
-async fn check(client: &Client, unsafe_durability: bool) -> Result<String, StartError> {
-    let rows = client
-        .simple_query(
-            "SELECT current_setting('server_version_num'), current_setting('server_version'), \
-             current_setting('synchronous_commit'), current_setting('fsync'), current_setting('server_encoding')",
-        )
-        .await
-        .map_err(|error| refused(&error))?;
-    let row = rows.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let value = |column: usize| row.and_then(|row| row.try_get(column).ok().flatten()).unwrap_or_default();
-    let number: u32 = value(0).parse().unwrap_or(0);
-    if number / 10_000 < POSTGRES_MAJOR_LEAST {
-        return Err(StartError::TooOld { found: value(1).to_owned(), least: POSTGRES_MAJOR_LEAST });
-    }
-    if value(4) != "UTF8" {
-        return Err(StartError::NotUtf8 { found: value(4).to_owned() });
-    }
-    let level = value(2);
-    if !unsafe_durability {
-        if matches!(level, "off" | "local") {
-            return Err(StartError::NotDurable { setting: "synchronous_commit", value: level.to_owned() });
-        }
-        if value(3) != "on" {
-            return Err(StartError::NotDurable { setting: "fsync", value: value(3).to_owned() });
-        }
-    }
-    Ok(level.to_owned())
 }
 
 /// The settings of a session. `synchronous_commit` is set to what was found, so that a later change of the server's

@@ -9,6 +9,8 @@ mod postgres;
 mod cancels;
 mod certificates;
 mod daemon;
+mod durability;
+mod poolers;
 mod restart;
 mod server;
 mod tls;
