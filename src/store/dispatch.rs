@@ -116,9 +116,9 @@ impl Asked {
         self.is_over
     }
 
-    /// Takes the statement back if it waits and there is no connection that could take it.
-    pub(super) fn withdraw_if_stranded(&mut self) -> bool {
-        self.is_over |= self.dispatch.withdraw_stranded(&self.ticket);
+    /// Takes the statement back if no connection has taken it.
+    pub(super) fn withdraw_if_waiting(&mut self) -> bool {
+        self.is_over |= self.dispatch.withdraw_waiting(&self.ticket);
         self.is_over
     }
 }
@@ -347,17 +347,17 @@ impl Dispatch {
         taken.is_some()
     }
 
-    fn withdraw_stranded(&self, ticket: &Arc<Ticket>) -> bool {
+    fn withdraw_waiting(&self, ticket: &Arc<Ticket>) -> bool {
         let is_it = |job: &Job| Arc::ptr_eq(&job.ticket, ticket);
         let taken = {
             let mut state = self.state();
-            let is_live = state.lines.iter().any(|line| line.is_live);
-            if !is_live && state.waiting.contains(ticket.lane, is_it) {
-                self.wanted.notify_one();
-                state.waiting.remove(ticket.lane, is_it)
-            } else {
-                None
+            if !state.waiting.contains(ticket.lane, is_it) {
+                return false;
             }
+            if !state.lines.iter().any(|line| line.is_live) {
+                self.wanted.notify_one();
+            }
+            state.waiting.remove(ticket.lane, is_it)
         };
         taken.is_some()
     }

@@ -17,8 +17,9 @@ use super::scope::{Scope, Stop};
 use super::session::Access;
 use super::statements::Call;
 
-/// How long a statement waits for a connection when none is there: a restart of Postgres on the same machine is shorter.
-const CONNECTION_WAIT: Duration = Duration::from_secs(1);
+/// How long a statement waits until a connection takes it. A restart of Postgres on the same machine is shorter, and under
+/// more load than Postgres carries a caller is better off knowing it than waiting longer.
+const QUEUE_WAIT: Duration = Duration::from_secs(1);
 
 /// What a caller is told to wait when too many statements wait, or no connection is there.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(250);
@@ -113,7 +114,7 @@ impl Group {
                 () = scope.cancelled(), if !is_stopped => Stop::Cancelled,
                 () = &mut look, if !is_stopped => {
                     if scope.deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                        if asked.withdraw_if_stranded() {
+                        if asked.withdraw_if_waiting() {
                             return Err(StoreError::Unavailable { retry_after: RETRY_AFTER });
                         }
                         look.as_mut().reset(next_look(scope.deadline));
@@ -155,7 +156,7 @@ impl Group {
 
 /// When to look again at a statement that waits.
 fn next_look(deadline: Option<Instant>) -> Instant {
-    let look = Instant::now() + CONNECTION_WAIT;
+    let look = Instant::now() + QUEUE_WAIT;
     deadline.map_or(look, |deadline| deadline.min(look))
 }
 

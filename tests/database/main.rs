@@ -10,6 +10,7 @@ mod cancels;
 mod certificates;
 mod daemon;
 mod durability;
+mod overload;
 mod poolers;
 mod restart;
 mod server;

@@ -16,8 +16,8 @@ use crate::store::{StoreError, StoreOptions};
 /// Transactions that may wait for a connection: about a second's worth of short ones.
 const WAITING_MAX: usize = 1_024;
 
-/// How long one whose body is here waits at most. Who waits longer is better off knowing it.
-const WAIT: Duration = Duration::from_secs(5);
+/// How long one whose body is here waits at most, as a statement does. Who waits longer is better off knowing it.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// How long an open one waits at most: places are held for as long as somebody else thinks, so the wait says little.
 pub(super) const OPEN_WAIT: Duration = Duration::from_secs(1);
