@@ -17,7 +17,7 @@ use crate::rpc::{Call, Encoding, Status, Untrusted};
 pub const JSON_DEPTH_MAX: usize = 128;
 
 /// How many fields the method with the most has (`table.query`).
-const FIELDS_MAX: usize = 6;
+const FIELDS_MAX: usize = 7;
 
 /// What a call without arguments means.
 const NO_ARGS: &[u8] = b"{}";
@@ -69,6 +69,11 @@ impl<'a> Args<'a> {
     /// A count that may be absent or null.
     pub(super) fn optional_count(&self, name: &'static str) -> Result<Option<u32>, Status> {
         self.nullable(name).map(|raw| read(name, raw, "a whole number from 0 to 4294967295")).transpose()
+    }
+
+    /// A list of strings that may be absent or null.
+    pub(super) fn optional_names(&self, name: &'static str) -> Result<Option<Vec<String>>, Status> {
+        self.nullable(name).map(|raw| read(name, raw, "an array of strings")).transpose()
     }
 
     /// Any JSON value that has to be there, null included: the caller's own bytes, not a copy.

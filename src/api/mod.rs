@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod caller;
+mod changes;
 mod documents;
 mod exec;
 mod idempotent;
@@ -32,7 +33,7 @@ pub use sys::{Clock, PROTOCOL};
 pub use topics::{PUBLISH, publish_args};
 pub use transactions::{TRANSACTIONS_PER_CONNECTION, Transactions};
 
-/// The server's router: `sys.*`, `table.*`, `topic.*` and `tx.*`, each call authorised before its method is looked up.
+/// The server's router: `sys.*`, `table.*`, `changes.*`, `topic.*` and `tx.*`, each call authorised before its method is looked up.
 pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
     with_sys(rpc::Router::builder(), clock)
         .method("table.get", reading(store, Method::Get))
@@ -44,6 +45,7 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method("table.shift", writing(store, Method::Shift))
         .method_with_items("table.query", SERVER_ITEMS, query(store))
         .method_with_items("table.import", CLIENT_ITEMS, import(store))
+        .method_with_items("changes.read", SERVER_ITEMS, changes(store))
         .method("table.count", reading(store, Method::Count))
         .method("table.exec", on(store, exec::exec))
         .method("table.ptr", reading(store, Method::Ptr))
@@ -103,6 +105,15 @@ fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'stat
                 })
             }
         }
+    }
+}
+
+/// `changes.read`: always with items.
+fn changes(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+    let store = store.clone();
+    move |context, mut call| match call.items.server.take() {
+        Some(items) => Reply::pending(changes::read(scoped(&store, &context), context, call, items)),
+        None => Reply::Ready(Err(Status::invalid("`changes.read` gives its changes as items"))),
     }
 }
 

@@ -14,6 +14,7 @@ impl From<StoreError> for Status {
             ),
             StoreError::AlreadyExists => Self::new(ErrorCode::ALREADY_EXISTS, "it exists already"),
             StoreError::InvalidInput(message) => Self::invalid(message),
+            StoreError::Reset(reason) => Self::new(ErrorCode::RESET, reason),
             StoreError::TooLarge => Self::new(
                 ErrorCode::PAYLOAD_TOO_LARGE,
                 format!("a document may have {} bytes at most", crate::store::DOCUMENT_LEN_MAX),

@@ -18,9 +18,9 @@ use crate::wire::registry::ErrorCode;
 const IMPORT_WRITES: usize = 16;
 
 /// How long a streamed query may take when nobody says it.
-const STREAM_LONGEST: Duration = Duration::from_secs(3_600);
+pub(super) const STREAM_LONGEST: Duration = Duration::from_secs(3_600);
 
-fn cancelled(_: Gone) -> Status {
+pub(super) fn cancelled(_: Gone) -> Status {
     Status::new(ErrorCode::CANCELLED, "nobody takes the items any more")
 }
 
@@ -37,15 +37,15 @@ pub(super) async fn echo(items: Items) -> Result<Bytes, Status> {
     Out::with_room(0).raw(r#"{"items":"#).integer(count).raw("}").finish()
 }
 
-/// `table.query {table, filter?, order?, limit?}` with items: each document is one, `{id, data, version}`, all as of one
-/// moment; then `{count}`.
+/// `table.query {table, filter?, order?, limit?, at?}` with items: each document is one, `{id, data, version}`, all as of one
+/// moment; then `{count}`, with `at` also `{cursor}`.
 pub(super) async fn query(
     store: Store,
     context: Context,
     call: Call,
     items: ItemSender,
 ) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "order", "limit", "sid"])?;
+    let args = Args::parse(&call, &["table", "filter", "order", "limit", "sid", "at"])?;
     let table = tables::table(&context, &args, TableRight::Read)?;
     let query = StreamQuery {
         filter: args.optional_object("filter")?.map(crate::store::Json::new),
@@ -54,7 +54,9 @@ pub(super) async fn query(
             .map_or(Ok(Order::default()), |text| Order::parse(&text))
             .map_err(|error| tables::in_field("order", error))?,
         limit: args.optional_count("limit")?,
+        at: tables::moment(&store, &args).await?,
     };
+    let at = query.at.clone();
     let longest = context.deadline.unwrap_or(STREAM_LONGEST);
     let mut documents = store.stream(table.name(), query, longest).await?;
     let mut count = 0_i64;
@@ -79,7 +81,8 @@ pub(super) async fn query(
         }
     }
     documents.close().await;
-    Out::with_room(0).raw(r#"{"count":"#).integer(count).raw("}").finish()
+    let out = Out::with_room(0).raw(r#"{"count":"#).integer(count);
+    tables::with_moment(out, at.as_ref()).raw("}").finish()
 }
 
 /// `table.import {table}` with items of the client, each `{data, id?}`: set under its id, pushed without one. Each is a

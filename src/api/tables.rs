@@ -12,7 +12,9 @@ use super::reply::Json as Out;
 use super::streams::item_call;
 use crate::auth::{AuthorisedTable, TableRight};
 use crate::rpc::{Call, Status};
-use crate::store::{Document, DocumentId, Json, Order, Query, Store, StoreError, TableName, Writer};
+use crate::store::{
+    At, Document, DocumentId, Json, Moment, Order, Query, Store, StoreError, TableName, Writer,
+};
 use crate::wire::registry::ErrorCode;
 
 /// JSON for "there is none".
@@ -52,18 +54,38 @@ pub(super) fn in_field(field: &str, error: StoreError) -> Status {
     }
 }
 
-/// `table.get {table, id}`: `{data, version}` or null.
+/// The moment that the arguments name, if they do. To be asked for behind the authorisation.
+pub(super) async fn moment(store: &Store, args: &Args<'_>) -> Result<Option<Moment>, Status> {
+    let Some(text) = args.optional_string("at")? else { return Ok(None) };
+    let at = At::parse(&text).map_err(|error| in_field("at", error))?;
+    Ok(Some(store.moment(&at).await?))
+}
+
+/// Tells the moment of an answer: asked for again, it is the same.
+pub(super) fn with_moment(out: Out, at: Option<&Moment>) -> Out {
+    match at {
+        Some(moment) => out.raw(r#","cursor":"#).string(moment.cursor()),
+        None => out,
+    }
+}
+
+/// `table.get {table, id, at?}`: `{data, version}` or null; with `at` also `{cursor}`.
 pub(super) async fn get(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "id", "sid"])?;
+    let args = Args::parse(&call, &["table", "id", "sid", "at"])?;
     let table = table(&context, &args, TableRight::Read)?;
-    let Some(found) = store.get(table.name(), &id(&args)?).await? else { return Ok(NULL) };
-    Out::with_room(found.data.as_bytes().len())
+    let id = id(&args)?;
+    let at = moment(&store, &args).await?;
+    let found = match &at {
+        None => store.get(table.name(), &id).await?,
+        Some(at) => store.get_at(table.name(), &id, at).await?,
+    };
+    let Some(found) = found else { return Ok(NULL) };
+    let out = Out::with_room(found.data.as_bytes().len())
         .raw(r#"{"data":"#)
         .raw(found.data.as_bytes())
         .raw(r#","version":"#)
-        .integer(found.version)
-        .raw("}")
-        .finish()
+        .integer(found.version);
+    with_moment(out, at.as_ref()).raw("}").finish()
 }
 
 /// `table.set {table, id, data, if_version?}`: `{version}`.
@@ -122,10 +144,10 @@ fn taking(context: &Context, call: &Call) -> Result<AuthorisedTable<TableName>, 
     context.caller.authorise_table(readable.into_name(), TableRight::Write)
 }
 
-/// `table.query {table, filter?, order?, limit?, after?}`: `{items: [{id, data, version}], next}`; `next` is null on the
-/// last page.
+/// `table.query {table, filter?, order?, limit?, after?, at?}`: `{items: [{id, data, version}], next}`; `next` is null on the
+/// last page; with `at` also `{cursor}`.
 pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "order", "limit", "after", "sid"])?;
+    let args = Args::parse(&call, &["table", "filter", "order", "limit", "after", "sid", "at"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let order = args.optional_string("order")?;
     let query = Query {
@@ -135,7 +157,9 @@ pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<
             .map_err(|error| in_field("order", error))?,
         limit: args.optional_count("limit")?,
         after: args.optional_string("after")?.map(std::borrow::Cow::into_owned),
+        at: moment(&store, &args).await?,
     };
+    let at = query.at.clone();
     let page = store.query(table.name(), query).await?;
     let room = page.items.iter().map(|item| item.data.as_bytes().len() + item.id.as_str().len() + 48).sum();
     let mut out = Out::with_room(room).raw(r#"{"items":["#);
@@ -146,21 +170,22 @@ pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<
             .raw("}");
     }
     out = out.raw(r#"],"next":"#);
-    match page.next {
+    out = match page.next {
         Some(next) => out.string(&next),
         None => out.raw(NULL),
-    }
-    .raw("}")
-    .finish()
+    };
+    with_moment(out, at.as_ref()).raw("}").finish()
 }
 
-/// `table.count {table, filter?}`: `{count}`.
+/// `table.count {table, filter?, at?}`: `{count}`; with `at` also `{cursor}`.
 pub(super) async fn count(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "sid"])?;
+    let args = Args::parse(&call, &["table", "filter", "sid", "at"])?;
     let table = table(&context, &args, TableRight::Read)?;
     let filter = args.optional_object("filter")?.map(Json::new);
-    let count = store.count(table.name(), filter).await?;
-    Out::with_room(0).raw(r#"{"count":"#).raw(count.to_string()).raw("}").finish()
+    let at = moment(&store, &args).await?;
+    let count = store.count_at(table.name(), filter, at.as_ref()).await?;
+    let out = Out::with_room(0).raw(r#"{"count":"#).raw(count.to_string());
+    with_moment(out, at.as_ref()).raw("}").finish()
 }
 
 /// `table.ptr {table}`: `{ptr}`, the physical table as `schema.table`.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::config::{config_file, load_without_access};
 use super::{Failure, Output};
-use crate::server::config::{Flag, Sources};
+use crate::server::config::{FeedConfig, Flag, Sources};
 use crate::store::attach::{self, AttachError};
 use crate::store::embedded;
 use crate::store::endpoint::{Address, Endpoint};
@@ -42,7 +42,7 @@ pub(super) struct DetachArguments {
 
 /// Which database.
 #[derive(Debug, Args)]
-struct DatabaseArguments {
+pub(super) struct DatabaseArguments {
     /// The file; without this, raystream.toml of the current folder if there is one
     #[arg(long, value_name = "FILE", env = "RAYSTREAM_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
@@ -56,6 +56,11 @@ struct DatabaseArguments {
 
 impl DatabaseArguments {
     fn resolve(&self, output: &Output) -> Result<Endpoint, Failure> {
+        self.resolve_with_feed(output).map(|(database, _)| database)
+    }
+
+    /// The database, and how long its log is kept.
+    pub(super) fn resolve_with_feed(&self, output: &Output) -> Result<(Endpoint, FeedConfig), Failure> {
         let url = self.database.as_ref().map(|url| Flag {
             name: "--database",
             key: "database.url",
@@ -69,7 +74,7 @@ impl DatabaseArguments {
         let flags = [url, data].into_iter().flatten().collect();
         let sources = Sources::of_process(config_file(self.config.as_ref()), flags);
         let config = load_without_access(&sources, output)?.config;
-        match &config.database.url {
+        let database = match &config.database.url {
             Some(url) => Address::parse(url, &config.database.tls())
                 .and_then(Address::endpoint)
                 .map_err(|error| Failure::failed(format!("database.url: {error}"))),
@@ -78,7 +83,8 @@ impl DatabaseArguments {
                 Failure::failed(format!("no private Postgres runs in {data}"))
                     .with_hint("start the server, or name the database with --database")
             }),
-        }
+        };
+        Ok((database?, config.feed))
     }
 }
 

@@ -3,12 +3,14 @@
 mod attach;
 mod bench;
 mod call;
+mod changes;
 mod completions;
 mod config;
 mod connect;
 mod daemon;
 mod dev;
 mod exec;
+mod gc;
 mod import;
 mod json;
 mod keygen;
@@ -96,12 +98,14 @@ enum Command {
     Config(config::ConfigArguments),
     Call(call::CallArguments),
     Query(query::QueryArguments),
+    Changes(changes::ChangesArguments),
     Exec(exec::ExecArguments),
     Import(import::ImportArguments),
     Publish(publish::PublishArguments),
     Sub(sub::SubArguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
+    Gc(gc::GcArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),
@@ -138,12 +142,14 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Config(arguments) => config::run(&arguments, output),
         Command::Call(arguments) => call::run(&arguments, output),
         Command::Query(arguments) => query::run(&arguments, output),
+        Command::Changes(arguments) => changes::run(&arguments, output),
         Command::Exec(arguments) => exec::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Publish(arguments) => publish::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
         Command::Attach(arguments) => attach::attach(&arguments, output),
         Command::Detach(arguments) => attach::detach(&arguments, output),
+        Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),

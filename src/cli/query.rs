@@ -30,6 +30,9 @@ pub(super) struct QueryArguments {
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// The documents as they were: a cursor of `raystream sub`, or a time like 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "CURSOR|TIME")]
+    at: Option<String>,
     /// Give up when it is not done after this time; the server's own limit is one hour
     #[arg(long, value_name = "TIME")]
     deadline: Option<Period>,
@@ -42,6 +45,7 @@ pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(),
         "filter": filter.map(|filter| filter.decode::<serde_json::Value>()).transpose()?,
         "order": arguments.order,
         "limit": arguments.limit,
+        "at": arguments.at,
     }))?;
     let mut options = StreamOptions::receiving();
     options.timeout = arguments.deadline.map(|deadline| deadline.get());
@@ -56,7 +60,7 @@ pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(),
     })
 }
 
-async fn print(documents: &mut CallStream, output: &mut Output) -> Result<(), Failure> {
+pub(super) async fn print(documents: &mut CallStream, output: &mut Output) -> Result<(), Failure> {
     let mut lines = String::new();
     loop {
         // What is here already goes out in one write, up to a bound; nobody waits for a batch to fill.

@@ -37,6 +37,7 @@ const READS: &[&str] = &[
     "table.exec",
     "table.ptr",
     "table.list",
+    "changes.read",
 ];
 
 /// How a call is sent again when it fails. It decides how often and when; whether at all depends on what is safe.

@@ -1,5 +1,6 @@
 //! Operations on one document. Each is one statement, so that it is done whole or not at all.
 
+use super::feed::Moment;
 use super::statements::Operation;
 use super::tables::{Arguments, column};
 use super::{Document, DocumentId, Json, Store, StoreError, TableName, Writer};
@@ -16,6 +17,27 @@ impl Store {
             document: Some((id.as_str(), "")),
         };
         let rows = self.on_table(table, Operation::Get, arguments).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some(Document { id: id.clone(), data: column(row, 0)?, version: column(row, 1)? }))
+    }
+
+    /// The document that had an id at a moment.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such table; [`StoreError::Reset`] when the moment is no longer kept.
+    pub async fn get_at(
+        &self,
+        table: &TableName,
+        id: &DocumentId,
+        at: &Moment,
+    ) -> Result<Option<Document>, StoreError> {
+        let params = || {
+            let mut params = at.params();
+            params.push(Box::new(id.as_str().to_owned()));
+            Arguments { params, len: 0, document: None }
+        };
+        let rows = self.on_table(table, Operation::GetPast(at.past()), params).await?;
+        self.still_kept(Some(at)).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some(Document { id: id.clone(), data: column(row, 0)?, version: column(row, 1)? }))
     }

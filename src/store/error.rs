@@ -21,6 +21,9 @@ pub enum StoreError {
     /// The arguments are not what the operation takes. The text is our own.
     #[error("{0}")]
     InvalidInput(String),
+    /// The moment that was asked for is no longer kept, or is of another database. The text is our own.
+    #[error("{0}")]
+    Reset(&'static str),
     /// The document is longer than [`DOCUMENT_LEN_MAX`](super::DOCUMENT_LEN_MAX).
     #[error("the document is too large")]
     TooLarge,

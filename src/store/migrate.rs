@@ -42,6 +42,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../schemas/sql/0006_log_by_statement.sql"),
     },
     Migration { number: 7, name: "exec", sql: include_str!("../../schemas/sql/0007_exec.sql") },
+    Migration { number: 8, name: "history", sql: include_str!("../../schemas/sql/0008_history.sql") },
 ];
 
 /// Applies what the database lacks.

@@ -53,6 +53,7 @@ use transactions::TransactionPool;
 
 pub use error::{MigrationError, StartError, StoreError};
 pub use exec::{EXEC_CONCURRENT_MAX, EXEC_TIME_MAX, ExecError, ExecRows};
+pub use feed::{At, Moment};
 pub use idempotency::{Claim, IdempotencyKey, KEPT_FOR};
 pub use json::Json;
 pub use scope::{Lane, Scope, StopSignal};

@@ -1,5 +1,6 @@
 //! Queries over the documents of a table: a page at a time, each from where the one before ended.
 
+use super::feed::Moment;
 use super::page_cursor::PageCursor;
 use super::statements::{Operation, OrderKind, Param, QueryShape};
 use super::tables::{Arguments, column};
@@ -11,7 +12,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::InvalidInput`] when limit or cursor are not valid for the query; [`StoreError::NotFound`] when
-    /// there is no such table.
+    /// there is no such table; [`StoreError::Reset`] when the moment of the query is no longer kept.
     pub async fn query(&self, table: &TableName, query: Query) -> Result<Page, StoreError> {
         let limit = query.limit.unwrap_or(QUERY_LIMIT_DEFAULT);
         if limit == 0 || limit > QUERY_LIMIT_MAX {
@@ -26,12 +27,15 @@ impl Store {
             Order::Id { descending } => (OrderKind::Id, *descending),
             Order::Field { descending, .. } => (OrderKind::Field, *descending),
         };
-        let shape = QueryShape { filter: query.filter.is_some(), order, descending, after: after.is_some() };
+        let past = query.at.as_ref().map(Moment::past);
+        let shape =
+            QueryShape { past, filter: query.filter.is_some(), order, descending, after: after.is_some() };
         let arguments = || {
             let (params, len) = params(&query, after.as_ref(), limit);
             Arguments { params, len, document: None }
         };
         let rows = self.on_table(table, Operation::Query(shape), arguments).await?;
+        self.still_kept(query.at.as_ref()).await?;
 
         let page_len = rows.len().min(usize::try_from(limit).unwrap_or(usize::MAX));
         let mut items = Vec::with_capacity(page_len);
@@ -62,18 +66,34 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn count(&self, table: &TableName, filter: Option<Json>) -> Result<u64, StoreError> {
+        self.count_at(table, filter, None).await
+    }
+
+    /// How many documents match, or matched at a moment.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such table; [`StoreError::Reset`] when the moment is no longer kept.
+    pub async fn count_at(
+        &self,
+        table: &TableName,
+        filter: Option<Json>,
+        at: Option<&Moment>,
+    ) -> Result<u64, StoreError> {
         if let Some(filter) = &filter {
             filter.check()?;
         }
-        let arguments = || match &filter {
-            Some(filter) => Arguments {
-                params: vec![Box::new(filter.clone())],
-                len: filter.as_bytes().len(),
-                document: None,
-            },
-            None => Arguments { params: Vec::new(), len: 0, document: None },
+        let arguments = || {
+            let mut params = at.map_or_else(Vec::new, Moment::params);
+            let mut len = 0;
+            if let Some(filter) = &filter {
+                len = filter.as_bytes().len();
+                params.push(Box::new(filter.clone()));
+            }
+            Arguments { params, len, document: None }
         };
-        let rows = self.on_table(table, Operation::Count { filter: filter.is_some() }, arguments).await?;
+        let operation = Operation::Count { filter: filter.is_some(), past: at.map(Moment::past) };
+        let rows = self.on_table(table, operation, arguments).await?;
+        self.still_kept(at).await?;
         let count: i64 = column(rows.first().ok_or(StoreError::Internal)?, 0)?;
         u64::try_from(count).map_err(|_| StoreError::Internal)
     }
@@ -81,7 +101,7 @@ impl Store {
 
 /// The parameters of a page, in the order in which the statement has them.
 fn params(query: &Query, after: Option<&PageCursor>, limit: u32) -> (Vec<Param>, usize) {
-    let mut params: Vec<Param> = Vec::new();
+    let mut params = query.at.as_ref().map_or_else(Vec::new, Moment::params);
     let mut len = 0;
     if let Some(filter) = &query.filter {
         len += filter.as_bytes().len();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio_postgres::types::ToSql;
 
+use super::feed::{MOMENT, MOMENT_OF_TIME, Past};
 use super::types::{QUERY_PAGE_LEN_MAX, TablePtr};
 
 /// A parameter, owned: the statement may outlive its caller.
@@ -76,6 +77,10 @@ pub(super) enum StatementKey {
     Outcome,
     /// Parameters: process, id of the transaction.
     Terminate,
+    /// Columns: see `feed::history`.
+    Moment,
+    /// Parameter: the time as text. Columns: see `feed::history`.
+    MomentOfTime,
     /// Ends of a transaction and queries that are streamed, for the log: they are not prepared here.
     Begin,
     /// See [`Begin`](Self::Begin).
@@ -89,6 +94,8 @@ pub(super) enum StatementKey {
 pub(super) enum Operation {
     /// Parameter: id.
     Get,
+    /// Parameters: the moment, id.
+    GetPast(Past),
     /// Parameters: id, data, principal.
     Set,
     /// The same.
@@ -107,16 +114,19 @@ pub(super) enum Operation {
     Shift,
     /// Parameters: see [`query_sql`].
     Query(QueryShape),
-    /// Parameter: filter, if there is one.
+    /// Parameters: the moment, filter, as there are.
     Count {
         /// Whether there is a filter.
         filter: bool,
+        /// Of which moment.
+        past: Option<Past>,
     },
 }
 
 /// The form of a query: what decides its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct QueryShape {
+    pub(super) past: Option<Past>,
     pub(super) filter: bool,
     pub(super) order: OrderKind,
     pub(super) descending: bool,
@@ -135,7 +145,7 @@ impl StatementKey {
     /// The text of the statement.
     pub(super) fn sql(&self) -> String {
         match self {
-            Self::Documents(table, operation) => operation.sql(&table.quoted()),
+            Self::Documents(table, operation) => operation.sql(table),
             Self::Many(table, operation) => {
                 operation.many_sql(&table.quoted()).expect("only what has a text for many is asked for it")
             }
@@ -157,6 +167,8 @@ impl StatementKey {
             Self::MinActive => super::transactions::MIN_ACTIVE.to_owned(),
             Self::Outcome => super::transactions::OUTCOME.to_owned(),
             Self::Terminate => super::transactions::TERMINATE.to_owned(),
+            Self::Moment => MOMENT.to_owned(),
+            Self::MomentOfTime => MOMENT_OF_TIME.to_owned(),
             Self::Begin => "BEGIN".to_owned(),
             Self::Commit => "COMMIT".to_owned(),
             Self::Stream => "SELECT".to_owned(),
@@ -165,10 +177,28 @@ impl StatementKey {
 }
 
 impl Operation {
-    fn sql(self, table: &str) -> String {
+    /// Whether it reads what was.
+    pub(super) fn is_of_the_past(self) -> bool {
+        match self {
+            Self::GetPast(_) => true,
+            Self::Query(shape) => shape.past.is_some(),
+            Self::Count { past, .. } => past.is_some(),
+            _ => false,
+        }
+    }
+
+    fn sql(self, ptr: &TablePtr) -> String {
+        let table = &*ptr.quoted();
         match self {
             Self::Get => {
                 format!("SELECT data, _version FROM {table} WHERE id = $1 AND _deleted_txid IS NULL")
+            }
+            Self::GetPast(past) => {
+                let mut next = placeholders();
+                let moment = past.placeholders(&mut next);
+                let id = next();
+                let rows = past.rows(ptr, &moment, Some(&id));
+                format!("SELECT data, _version FROM {rows} WHERE id = {id}::text")
             }
             Self::Set => format!("{} RETURNING _version", upsert(table, ONE)),
             Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, ONE)),
@@ -190,10 +220,12 @@ impl Operation {
             Self::Push => format!("INSERT INTO {table} (id, data, _owner) {ONE}"),
             Self::Pop => take(table, "DESC"),
             Self::Shift => take(table, "ASC"),
-            Self::Query(shape) => query_sql(table, shape),
-            Self::Count { filter } => {
-                let filter = if filter { " AND data @> $1" } else { "" };
-                format!("SELECT count(*) FROM {table} WHERE _deleted_txid IS NULL{filter}")
+            Self::Query(shape) => query_sql(ptr, shape),
+            Self::Count { filter, past } => {
+                let mut next = placeholders();
+                let rows = rows(ptr, past, &mut next);
+                let filter = if filter { format!(" AND data @> {}", next()) } else { String::new() };
+                format!("SELECT count(*) FROM {rows} WHERE _deleted_txid IS NULL{filter}")
             }
         }
     }
@@ -244,6 +276,26 @@ impl StatementKey {
     }
 }
 
+/// Parameters by number, from the first on.
+pub(super) fn placeholders() -> impl FnMut() -> String {
+    let mut last = 0;
+    move || {
+        last += 1;
+        format!("${last}")
+    }
+}
+
+/// What a statement reads of a table: what is there, or what was. Takes the parameters of the moment.
+pub(super) fn rows(table: &TablePtr, past: Option<Past>, next: &mut impl FnMut() -> String) -> String {
+    match past {
+        None => table.quoted(),
+        Some(past) => {
+            let moment = past.placeholders(next);
+            past.rows(table, &moment, None)
+        }
+    }
+}
+
 /// Which transaction wrote a row. An inserted one has it by default.
 const TXID: &str = "_txid = pg_current_xact_id()";
 
@@ -285,17 +337,14 @@ fn take(table: &str, direction: &str) -> String {
     )
 }
 
-/// One page. Parameters, in this order, as the shape has them: filter, path, the place after which it starts (insertion:
+/// One page. Parameters, in this order, as the shape has them: the moment, filter, path, the place after which it starts (insertion:
 /// order and id; id: id; field: value and id), and the most rows. Columns: id, text, version, order, key, rows found.
 ///
 /// The page is cut where it gets too long: first by the stored size, which costs nothing to know (and a thousand long
 /// documents are not all unpacked for a page of one), then by the length of the text. The first document always stays.
-fn query_sql(table: &str, shape: QueryShape) -> String {
-    let mut last = 0;
-    let mut next = || {
-        last += 1;
-        format!("${last}")
-    };
+fn query_sql(table: &TablePtr, shape: QueryShape) -> String {
+    let mut next = placeholders();
+    let table = rows(table, shape.past, &mut next);
     let mut conditions = vec!["_deleted_txid IS NULL".to_owned()];
     if shape.filter {
         conditions.push(format!("data @> {}", next()));

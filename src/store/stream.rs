@@ -7,17 +7,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
 
 use super::endpoint;
+use super::feed::{LOCK_LOG, MOMENT, Moment};
 use super::session::{self, Access};
 use super::sqlstate::{self, Verdict};
-use super::statements::Param;
-use super::tables::column;
+use super::statements::{Param, placeholders, rows};
+use super::tables::{column, no_past};
 use super::transactions::Transaction;
 use super::{Document, DocumentId, Json, Order, Store, StoreError, TableName, TablePtr};
 
@@ -29,7 +31,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Rows that Postgres is asked for at once. They are taken from the socket as the reader takes them, so this bounds
 /// round trips and not memory.
-const ROWS_PER_FETCH: i32 = 4_096;
+pub(super) const ROWS_PER_FETCH: i32 = 4_096;
 
 /// Bytes of documents after which a chunk is handed over: a record's worth.
 const CHUNK_LEN: usize = 64 * 1024;
@@ -49,6 +51,8 @@ pub struct StreamQuery {
     pub order: Order,
     /// The most documents; absent, all.
     pub limit: Option<u32>,
+    /// The documents as they were at this moment; absent, as they are.
+    pub at: Option<Moment>,
 }
 
 /// The documents of a query, in order and as of one moment.
@@ -78,10 +82,12 @@ impl DocumentStream {
 }
 
 impl Store {
-    /// Streams the documents that match, all of them as of one moment, for at most `longest`.
+    /// Streams the documents that match, all of them as of one moment, for at most `longest`. Retention waits while a stream
+    /// reads an earlier moment than its own.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when there is no such table; [`StoreError::Unavailable`] when [`STREAMS_MAX`] run.
+    /// [`StoreError::NotFound`] when there is no such table; [`StoreError::Reset`], from the stream, when the moment of the query is
+    /// no longer kept; [`StoreError::Unavailable`] when [`STREAMS_MAX`] run.
     pub async fn stream(
         &self,
         table: &TableName,
@@ -91,26 +97,54 @@ impl Store {
         if let Some(filter) = &query.filter {
             filter.check()?;
         }
+        if query.at.is_some() {
+            self.outside_of_transaction()?;
+        }
         let table = self.table(table).await?;
+        if query.at.is_some() && table.is_attached() {
+            return Err(no_past());
+        }
         if let Some(transaction) = &self.1.transaction {
             let transaction = Arc::clone(transaction);
             let (sender, chunks) = mpsc::channel(1);
             let task = tokio::spawn(async move { read_inside(&transaction, &table, &query, &sender).await });
             return Ok(DocumentStream { chunks, task });
         }
+        let (chunks, task) = self
+            .in_session(move |client, sender| {
+                async move { read(client, &table, &query, longest, sender).await }.boxed()
+            })
+            .await?;
+        Ok(DocumentStream { chunks, task })
+    }
+
+    /// Runs a stream on a session of its own, until it has ended or nobody takes what it sends.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when [`STREAMS_MAX`] run.
+    pub(super) async fn in_session<T, F>(&self, work: F) -> Result<(Pieces<T>, JoinHandle<()>), StoreError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(
+                &'a mut Client,
+                &'a mpsc::Sender<Result<T, StoreError>>,
+            ) -> BoxFuture<'a, Result<(), Broken>>
+            + Send
+            + 'static,
+    {
         let busy = |_| StoreError::Unavailable { retry_after: RETRY_AFTER };
         let place = self.0.streams.clone().try_acquire_owned().map_err(busy)?;
         let session = session::open(&self.0.options, Access::Read).await.map_err(|error| {
             tracing::warn!(%error, "no connection for a stream");
             StoreError::Unavailable { retry_after: RETRY_AFTER }
         })?;
-        let (sender, chunks) = mpsc::channel(1);
+        let (sender, chunks) = mpsc::channel::<Result<T, StoreError>>(1);
         let driver = tokio::spawn(session.driver);
         let task = tokio::spawn(async move {
             let mut client = session.client;
             let cancel = client.cancel_token();
             let result = tokio::select! {
-                result = read(&mut client, &table, &query, longest, &sender) => result,
+                result = work(&mut client, &sender) => result,
                 () = sender.closed() => {
                     if let Err(error) = endpoint::cancel(&cancel, &session.tls, CANCEL_TIMEOUT).await {
                         tracing::debug!(%error, "a stream was not cancelled: its session is cut");
@@ -120,13 +154,17 @@ impl Store {
                     Ok(())
                 }
             };
-            if let Err(error) = result {
+            let refused = result.map_err(|broken| match broken {
+                Broken::Postgres(error) => refusal(&error),
+                Broken::Refused(error) => error,
+            });
+            if let Err(error) = refused {
                 // Nobody may be left to hear it.
-                let _unheard = sender.send(Err(refusal(&error))).await;
+                let _unheard = sender.send(Err(error)).await;
             }
             drop(place);
         });
-        Ok(DocumentStream { chunks, task })
+        Ok((chunks, task))
     }
 }
 
@@ -137,20 +175,19 @@ async fn read(
     query: &StreamQuery,
     longest: Duration,
     sender: &mpsc::Sender<Result<Vec<Document>, StoreError>>,
-) -> Result<(), tokio_postgres::Error> {
-    let longest = longest.as_millis();
-    // The time that a reader takes counts, so it is that of the whole stream.
-    let settings = format!(
-        "SET statement_timeout = {longest}; SET idle_in_transaction_session_timeout = {longest}; \
-         SET plan_cache_mode = force_custom_plan"
-    );
-    client.batch_execute(&settings).await?;
+) -> Result<(), Broken> {
+    client.batch_execute(&settings(longest)).await?;
     let transaction = client
         .build_transaction()
         .isolation_level(IsolationLevel::RepeatableRead)
         .read_only(true)
         .start()
         .await?;
+    if let Some(moment) = &query.at {
+        // Before the snapshot is taken: what this transaction sees in the log stays there until it ends.
+        transaction.batch_execute(LOCK_LOG).await?;
+        moment.check(&transaction.query_one(MOMENT, &[]).await?)?;
+    }
     let statement = transaction.prepare(&sql(table, query)).await?;
     let params = params(query);
     let borrowed: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| &**param as _).collect();
@@ -171,7 +208,37 @@ async fn read(
         }
     }
     chunks.flush().await;
-    transaction.commit().await
+    Ok(transaction.commit().await?)
+}
+
+/// The settings of a stream. The time that a reader takes counts, so it is that of the whole stream.
+pub(super) fn settings(longest: Duration) -> String {
+    let longest = longest.as_millis();
+    format!(
+        "SET statement_timeout = {longest}; SET idle_in_transaction_session_timeout = {longest}; \
+         SET plan_cache_mode = force_custom_plan"
+    )
+}
+
+/// What a stream sends, in pieces.
+pub(super) type Pieces<T> = mpsc::Receiver<Result<T, StoreError>>;
+
+/// Why a stream ended before its end.
+pub(super) enum Broken {
+    Postgres(tokio_postgres::Error),
+    Refused(StoreError),
+}
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<tokio_postgres::Error> for Broken {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
 }
 
 /// Reads all rows into `sender`, on the connection of a transaction. Nothing else uses it meanwhile: its rows may wait in
@@ -252,13 +319,10 @@ fn document(row: &tokio_postgres::Row) -> Result<Document, StoreError> {
     Ok(Document { id: DocumentId::stored(column(row, 0)?), data: column(row, 1)?, version: column(row, 2)? })
 }
 
-/// Parameters, as the query has them: filter, path, limit.
+/// Parameters, as the query has them: the moment, filter, path, limit.
 fn sql(table: &TablePtr, query: &StreamQuery) -> String {
-    let mut last = 0;
-    let mut next = || {
-        last += 1;
-        format!("${last}")
-    };
+    let mut next = placeholders();
+    let rows = rows(table, query.at.as_ref().map(Moment::past), &mut next);
     let filter = match &query.filter {
         Some(_) => format!(" AND data @> {}", next()),
         None => String::new(),
@@ -277,13 +341,12 @@ fn sql(table: &TablePtr, query: &StreamQuery) -> String {
         None => String::new(),
     };
     format!(
-        "SELECT id, data, _version FROM {} WHERE _deleted_txid IS NULL{filter} ORDER BY {order}{limit}",
-        table.quoted()
+        "SELECT id, data, _version FROM {rows} WHERE _deleted_txid IS NULL{filter} ORDER BY {order}{limit}"
     )
 }
 
 fn params(query: &StreamQuery) -> Vec<Param> {
-    let mut params: Vec<Param> = Vec::new();
+    let mut params = query.at.as_ref().map_or_else(Vec::new, Moment::params);
     if let Some(filter) = &query.filter {
         params.push(Box::new(filter.clone()));
     }
@@ -321,6 +384,7 @@ mod tests {
             filter: Some(Json::new("{}")),
             order: Order::Field { path: vec!["a".into()], descending: true },
             limit: Some(3),
+            at: None,
         };
         assert_eq!(
             sql(&table, &all),

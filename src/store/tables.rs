@@ -133,12 +133,18 @@ impl Store {
         arguments: impl Fn() -> Arguments<'a>,
     ) -> Result<Vec<Row>, StoreError> {
         let creates = matches!(operation, Operation::Set | Operation::SetNew | Operation::Push);
-        let reads = matches!(operation, Operation::Get | Operation::Query(_) | Operation::Count { .. });
+        let reads = matches!(
+            operation,
+            Operation::Get | Operation::GetPast(_) | Operation::Query(_) | Operation::Count { .. }
+        );
         let group = match operation {
             Operation::Get => &self.0.lookups,
-            Operation::Query(_) | Operation::Count { .. } => &self.0.reads,
+            Operation::GetPast(_) | Operation::Query(_) | Operation::Count { .. } => &self.0.reads,
             _ => &self.0.writes,
         };
+        if operation.is_of_the_past() {
+            self.outside_of_transaction()?;
+        }
         let mut gone: Option<Arc<TablePtr>> = None;
         loop {
             let ptr = if creates { self.table_or_create(name).await? } else { self.table(name).await? };
@@ -151,6 +157,9 @@ impl Store {
                 return Err(StoreError::invalid(
                     "the table is attached: it is read here, and written with SQL",
                 ));
+            }
+            if ptr.is_attached() && operation.is_of_the_past() {
+                return Err(no_past());
             }
             let Arguments { params, len, document } = arguments();
             let document = document.map(|(id, writer)| Point {
@@ -182,6 +191,11 @@ impl Store {
             None => group.run(&self.1, call).await,
         }
     }
+}
+
+/// ALTER TABLE changes every document of an attached table and is in no log.
+pub(super) fn no_past() -> StoreError {
+    StoreError::invalid("the table is attached: how its columns were is not kept, so `at` cannot be answered")
 }
 
 fn find(name: &TableName) -> Call {

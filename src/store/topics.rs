@@ -47,6 +47,13 @@ impl TopicName {
     }
 }
 
+impl TopicName {
+    /// The topic that the log has in place of a physical table.
+    pub(super) fn of_log(log_name: &str) -> Option<Self> {
+        Self::parse(log_name.strip_prefix(LOG_PREFIX)?).ok()
+    }
+}
+
 impl fmt::Display for TopicName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

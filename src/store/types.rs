@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::SystemTime;
 
 use super::error::StoreError;
+use super::feed::Moment;
 use super::json::Json;
 
 /// The longest document, in bytes of JSON text: the longest message (1 MiB) less room for its envelope, so that every
@@ -184,6 +185,8 @@ pub struct Query {
     pub limit: Option<u32>,
     /// The `next` of the page before.
     pub after: Option<String>,
+    /// The documents as they were at this moment; absent, as they are.
+    pub at: Option<Moment>,
 }
 
 /// Documents of a query. A document that exists from the first page to the last one is on exactly one of them, whatever
@@ -220,6 +223,11 @@ impl TablePtr {
     /// Both names, quoted for SQL.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))
+    }
+
+    /// Its name in the change log, as a literal for SQL.
+    pub(super) fn in_log(&self) -> String {
+        format!("'{}'", self.table.replace('\'', "''"))
     }
 
     /// Whether it is the view of a table that was attached: `raystream.attach` names it so.

@@ -49,7 +49,7 @@ methods = ["*"]
 tables = {{ "*" = ["read", "write"] }}
 topics = {{ "*" = ["publish", "subscribe"] }}
 [access.roles.some]
-methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish", "tx.*"]
+methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish", "tx.*", "changes.read"]
 tables = {{ t = ["read", "write"], closed = ["read"] }}
 topics = {{ in = ["publish"], out = ["subscribe"] }}
 [access.roles.topics]

@@ -1,4 +1,4 @@
-//! The housekeeping of a feed, now and then: partitions of the log, and tables that were dropped. Replies that were kept
+//! The housekeeping of a feed, now and then: partitions of the log, tombstones, and tables that were dropped. Replies that were kept
 //! long enough go on the same round, and transactions of daemons that died.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use super::Shared;
 use super::change::EndReason;
 use super::link::{Link, LinkError};
 use super::retention::{Maintained, maintain};
+use super::tombstones;
 use crate::store::{idempotency, topics::is_topic, transactions};
 
 /// How often to look for dropped tables: a subscription to one would wait for ever.
@@ -44,7 +45,9 @@ async fn look(shared: &Shared, due: bool) -> Result<(), LinkError> {
     let link = Link::open_in_time(&shared.endpoint, async |link| Ok(link)).await?;
     end_dropped(shared, &link).await?;
     if due {
-        maintain(&link, shared.options.retention).await?;
+        if maintain(&link, shared.options.retention).await?.emptied > 0 {
+            collect_tombstones(&link).await?;
+        }
         drop_old_replies(&link).await?;
         transactions::drop_lapsed(&link.client).await?;
     }
@@ -81,5 +84,16 @@ pub(super) async fn maintain_now(shared: &Shared) -> Result<Maintained, LinkErro
     end_dropped(shared, &link).await?;
     drop_old_replies(&link).await?;
     transactions::drop_lapsed(&link.client).await?;
-    maintain(&link, shared.options.retention).await
+    let maintained = maintain(&link, shared.options.retention).await?;
+    collect_tombstones(&link).await?;
+    Ok(maintained)
+}
+
+/// Tombstones become due only when changes have left the log.
+async fn collect_tombstones(link: &Link) -> Result<(), LinkError> {
+    let collected = tombstones::collect(link).await?;
+    if collected > 0 {
+        tracing::info!(collected, "tombstones of deletes that left the log are gone");
+    }
+    Ok(())
 }

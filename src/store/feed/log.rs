@@ -12,9 +12,12 @@ use super::link::{Link, LinkError};
 use crate::store::Json;
 use crate::store::endpoint::Endpoint;
 
-/// Begins a read. The lock comes before the transaction takes its moment: retention drops a partition only under a lock
+/// Holds retention back. The lock comes before the transaction takes its moment: retention drops a partition only under a lock
 /// that conflicts with it, and moves the horizon in the same transaction. So either the read sees the new horizon, or
 /// the partition stays until the read is done. Without the lock a read could miss a partition and not know.
+pub(in crate::store) const LOCK_LOG: &str = "LOCK TABLE raystream.changes IN ACCESS SHARE MODE";
+
+/// Begins a read, with [`LOCK_LOG`].
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
     LOCK TABLE raystream.changes IN ACCESS SHARE MODE";
 
@@ -58,7 +61,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Reads the columns of [`HEAD`].
+    /// Reads the first columns of a row, those of [`HEAD`].
     pub(super) fn of(row: &Row) -> Result<Self, LinkError> {
         let snapshot =
             Snapshot::parse(row.try_get(0)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;

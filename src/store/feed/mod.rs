@@ -48,6 +48,8 @@ mod conflate;
 mod cursor;
 mod filter;
 mod frontier;
+pub mod gc;
+mod history;
 mod hub;
 mod keeper;
 mod link;
@@ -64,6 +66,7 @@ mod start;
 mod subscription;
 mod tail;
 mod tailer;
+mod tombstones;
 mod window;
 
 use std::sync::Arc;
@@ -87,12 +90,18 @@ pub use cursor::CURSOR_LEN_MAX;
 #[doc(hidden)]
 pub use filter::json_contains;
 pub use filter::{FILTER_DEPTH_MAX, FILTER_LEN_MAX, FILTER_VALUES_MAX};
+pub use gc::Survey;
+pub use history::{
+    At, ChangeStream, Changes, ChangesFrom, ChangesRequest, Entry, EntryKind, Judge, Moment, Sources,
+};
 pub use queue::Overflow;
-pub use retention::{Maintained, Retention};
+pub use retention::{Collected, Maintained, PartitionInfo, Retention};
 pub use source::Source;
 pub use subscription::Subscription;
 
 pub(super) use cursor::{Database, after as cursor_after};
+pub(super) use history::{MOMENT, MOMENT_OF_TIME, Past};
+pub(super) use log::LOCK_LOG;
 pub(super) use start::database;
 
 use super::endpoint::Endpoint;

@@ -107,8 +107,8 @@ async fn make(link: &Link) -> Result<usize, LinkError> {
     Ok(made)
 }
 
-async fn collect(link: &Link, retention: Retention) -> Result<usize, LinkError> {
-    let age = retention.max_age.as_secs_f64();
+/// The partitions from the oldest on.
+async fn partitions(link: &Link, age: f64) -> Result<Vec<Partition>, LinkError> {
     let rows = link.client.query_typed(PARTITIONS, &[(&age, Type::FLOAT8)]).await?;
     let mut partitions = Vec::with_capacity(rows.len());
     for row in rows {
@@ -120,15 +120,64 @@ async fn collect(link: &Link, retention: Retention) -> Result<usize, LinkError> 
             expired: row.try_get(3)?,
         });
     }
+    Ok(partitions)
+}
+
+/// A partition of the change log, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartitionInfo {
+    /// Its name, which has its hour in UTC; or that of the one for what no other takes.
+    pub name: String,
+    /// Its bytes on the disk, with its indexes.
+    pub bytes: u64,
+    /// Whether retention would drop it now.
+    pub is_due: bool,
+}
+
+/// What was collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Collected {
+    /// Partitions of the log.
+    pub partitions: usize,
+    /// Tombstones.
+    pub tombstones: u64,
+}
+
+/// What [`maintain`] would drop.
+pub(super) async fn survey(link: &Link, retention: Retention) -> Result<Vec<PartitionInfo>, LinkError> {
+    let age = retention.max_age.as_secs_f64();
+    let partitions = partitions(link, age).await?;
+    let mut whole: u64 = partitions.iter().map(|partition| partition.bytes).sum();
+    let mut infos = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let is_due = is_due(link, &partition, retention, whole).await?;
+        if is_due {
+            whole = whole.saturating_sub(partition.bytes);
+        }
+        infos.push(PartitionInfo { name: partition.name, bytes: partition.bytes, is_due });
+    }
+    Ok(infos)
+}
+
+/// Whether a partition goes while the log has `whole` bytes.
+async fn is_due(
+    link: &Link,
+    partition: &Partition,
+    retention: Retention,
+    whole: u64,
+) -> Result<bool, LinkError> {
+    if partition.name == DEFAULT {
+        return default_expired(link, retention.max_age.as_secs_f64()).await;
+    }
+    Ok(partition.past && (partition.expired || whole > retention.max_bytes))
+}
+
+async fn collect(link: &Link, retention: Retention) -> Result<usize, LinkError> {
+    let partitions = partitions(link, retention.max_age.as_secs_f64()).await?;
     let mut whole: u64 = partitions.iter().map(|partition| partition.bytes).sum();
     let mut emptied = 0;
     for partition in partitions {
-        let due = if partition.name == DEFAULT {
-            default_expired(link, age).await?
-        } else {
-            partition.past && (partition.expired || whole > retention.max_bytes)
-        };
-        if due && empty(link, &partition.name).await? {
+        if is_due(link, &partition, retention, whole).await? && empty(link, &partition.name).await? {
             emptied += 1;
             whole = whole.saturating_sub(partition.bytes);
             tracing::info!(partition = partition.name, bytes = partition.bytes, "changes left the log");
@@ -158,7 +207,7 @@ async fn empty(link: &Link, name: &str) -> Result<bool, LinkError> {
         let newest = format!("SELECT c.xid FROM raystream.{name} AS c ORDER BY c.xid DESC LIMIT 1");
         if let Some(row) = link.client.query_typed_opt(&newest, &[]).await? {
             let Xid(newest) = row.try_get(0)?;
-            move_horizon(link, newest + 1).await?;
+            move_horizon(link, newest + 1, &last_time(name)).await?;
         }
         link.client.batch_execute(&format!("TRUNCATE raystream.{name}; COMMIT")).await?;
         Ok::<_, LinkError>(())
@@ -172,16 +221,26 @@ async fn empty(link: &Link, name: &str) -> Result<bool, LinkError> {
     }
 }
 
-/// Moves the horizon to at least `xmax`.
-async fn move_horizon(link: &Link, xmax: u64) -> Result<(), LinkError> {
+/// An expression for a time that no change of a partition is later than.
+fn last_time(name: &str) -> String {
+    match name.strip_prefix("changes_").filter(|hour| hour.bytes().all(|byte| byte.is_ascii_digit())) {
+        Some(hour) => format!("to_timestamp('{hour}', 'YYYYMMDDHH24') + interval '1 hour'"),
+        None => format!("(SELECT max(c.at) FROM raystream.{name} AS c)"),
+    }
+}
+
+/// Moves the horizon to at least `xmax`, and its time to at least `time`.
+async fn move_horizon(link: &Link, xmax: u64, time: &str) -> Result<(), LinkError> {
     const READ: &str = "SELECT m.horizon, pg_current_snapshot()::text FROM raystream.meta AS m";
-    const WRITE: &str = "UPDATE raystream.meta SET horizon = $1, horizon_xip = $2";
     let row = link.client.query_typed_one(READ, &[]).await?;
     let Xid(horizon) = row.try_get(0)?;
     let snapshot = Snapshot::parse(row.try_get(1)?).ok_or(LinkError::Odd("an unknown form of snapshot"))?;
     let moved: Frontier = snapshot.clamp(horizon.max(xmax));
     let arguments = [(&Xid(moved.xmax()) as _, Type::XID8), (&moved.xip_sql() as _, Type::XID8_ARRAY)];
-    link.client.query_typed(WRITE, &arguments).await?;
+    let write = format!(
+        "UPDATE raystream.meta SET horizon = $1, horizon_xip = $2, horizon_at = greatest(horizon_at, {time})"
+    );
+    link.client.query_typed(&write, &arguments).await?;
     Ok(())
 }
 
