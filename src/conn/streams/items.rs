@@ -9,8 +9,10 @@ use crate::wire::{
 /// One direction of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Direction {
-    /// The call has no items in this direction, or the last one went by.
+    /// The call has no items in this direction, or the last one came.
     Closed,
+    /// The last item was sent; the peer may have given credit before it learned that.
+    Ended,
     /// So many items may still be sent; at most [`CREDIT_MAX`].
     Open(u32),
 }
@@ -45,17 +47,18 @@ impl Items {
     pub(super) fn credit(&self) -> Option<u32> {
         match self.sends {
             Direction::Open(credit) => Some(credit),
-            Direction::Closed => None,
+            Direction::Closed | Direction::Ended => None,
         }
     }
 
-    /// CREDIT of the peer.
+    /// CREDIT of the peer. One that crossed the end of the items means nothing.
     pub(super) fn recv_credit(&mut self, items: u32) -> Result<(), ConnectionError> {
         match &mut self.sends {
             Direction::Open(credit) => {
                 *credit = sum(*credit, items).ok_or(ConnectionError::Protocol("more credit than fits"))?;
                 Ok(())
             }
+            Direction::Ended => Ok(()),
             Direction::Closed => Err(ConnectionError::Protocol("CREDIT on a call without items")),
         }
     }
@@ -63,7 +66,9 @@ impl Items {
     /// Whether the peer may send an item now: asked at each of its fragments.
     pub(super) fn check_recv(&self) -> Result<(), ConnectionError> {
         match self.receives {
-            Direction::Closed => Err(ConnectionError::Protocol("an item where none is sent")),
+            Direction::Closed | Direction::Ended => {
+                Err(ConnectionError::Protocol("an item where none is sent"))
+            }
             Direction::Open(0) => Err(ConnectionError::Protocol("an item without credit")),
             Direction::Open(_) => Ok(()),
         }
@@ -82,7 +87,9 @@ impl Items {
     pub(super) fn recv_end(&mut self) -> Result<(), ConnectionError> {
         match std::mem::replace(&mut self.receives, Direction::Closed) {
             Direction::Open(_) => Ok(()),
-            Direction::Closed => Err(ConnectionError::Protocol("an end of items where none are sent")),
+            Direction::Closed | Direction::Ended => {
+                Err(ConnectionError::Protocol("an end of items where none are sent"))
+            }
         }
     }
 
@@ -93,7 +100,7 @@ impl Items {
                 *credit = sum(*credit, items).ok_or(ApiMisuse::TooMuchCredit)?;
                 Ok(true)
             }
-            Direction::Closed => Ok(false),
+            Direction::Closed | Direction::Ended => Ok(false),
         }
     }
 
@@ -104,15 +111,18 @@ impl Items {
                 *credit = credit.checked_sub(1).ok_or(ApiMisuse::NoCredit)?;
                 Ok(())
             }
-            Direction::Closed => Err(ApiMisuse::NoSuchStream),
+            Direction::Closed | Direction::Ended => Err(ApiMisuse::NoSuchStream),
         }
     }
 
     /// This end has no more items.
     pub(super) fn end(&mut self) -> Result<(), ApiMisuse> {
-        match std::mem::replace(&mut self.sends, Direction::Closed) {
-            Direction::Open(_) => Ok(()),
-            Direction::Closed => Err(ApiMisuse::NoSuchStream),
+        match self.sends {
+            Direction::Open(_) => {
+                self.sends = Direction::Ended;
+                Ok(())
+            }
+            Direction::Closed | Direction::Ended => Err(ApiMisuse::NoSuchStream),
         }
     }
 }
@@ -149,6 +159,16 @@ mod tests {
         assert!(server.recv_item().is_err() && server.recv_end().is_err());
         // A grant that crosses the end is no fault of anybody.
         assert_eq!(server.grant(1), Ok(false));
+    }
+
+    #[test]
+    fn credit_that_crossed_the_end_is_ignored() {
+        let [mut client, mut server] = ends(CLIENT_ITEMS, 0);
+        assert_eq!((server.grant(1), client.recv_credit(1)), (Ok(true), Ok(())));
+        // The client ends while more credit is on its way, with some left or none.
+        assert_eq!((client.end(), server.grant(2), client.recv_credit(2)), (Ok(()), Ok(true), Ok(())));
+        assert_eq!((client.credit(), client.send()), (None, Err(ApiMisuse::NoSuchStream)));
+        assert_eq!((server.recv_end(), server.grant(1)), (Ok(()), Ok(false)));
     }
 
     #[test]
