@@ -11,6 +11,8 @@
 pub mod conn;
 #[doc(hidden)]
 pub mod fuzzing;
+#[doc(hidden)]
+pub mod json;
 pub mod noise;
 pub mod primitives;
 pub mod wire;

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use serde::de::{self, Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::json;
 use crate::rpc::{Call, Encoding, Status, Untrusted};
 
-/// How deep arrays and objects may nest in arguments, the outermost object included: the bound that `serde_json` uses
-/// for its own recursion. Postgres parses JSON recursively too.
-pub const JSON_DEPTH_MAX: usize = 128;
+/// How deep arrays and objects may nest in arguments, the outermost object included: what one look at the text
+/// counts. Postgres parses JSON recursively too.
+pub const JSON_DEPTH_MAX: usize = json::DEPTH_MAX;
 
 /// How many fields the method with the most has (`table.query`).
 const FIELDS_MAX: usize = 7;
@@ -136,21 +137,38 @@ pub(super) fn sid(call: &Call) -> Result<Option<String>, Status> {
 
 /// The arguments as text that is not nested too deeply. Not yet known to be JSON.
 pub(super) fn text(call: &Call) -> Result<&str, Status> {
-    if call.encoding != Encoding::Json {
-        return Err(Status::invalid("this method takes its arguments as JSON (encoding 0)"));
-    }
-    let bytes = if call.args.is_empty() { NO_ARGS } else { &call.args };
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        Status::invalid(format!("the arguments are not UTF-8 at byte {}", error.valid_up_to()))
-    })?;
+    let text = utf8(call)?;
     check_depth(text.as_bytes())?;
     Ok(text)
 }
 
-/// Whether the text is one JSON object.
-pub(super) fn check_object(json: &str) -> Result<(), Status> {
-    let _is_json: IgnoredAny = serde_json::from_str(json).map_err(|error| invalid(&error))?;
-    match json.trim_ascii_start().as_bytes().first() {
+/// The bytes of the arguments, which are to be JSON.
+fn bytes(call: &Call) -> Result<&[u8], Status> {
+    if call.encoding != Encoding::Json {
+        return Err(Status::invalid("this method takes its arguments as JSON (encoding 0)"));
+    }
+    Ok(if call.args.is_empty() { NO_ARGS } else { &call.args })
+}
+
+/// The arguments as text.
+fn utf8(call: &Call) -> Result<&str, Status> {
+    std::str::from_utf8(bytes(call)?).map_err(|error| {
+        Status::invalid(format!("the arguments are not UTF-8 at byte {}", error.valid_up_to()))
+    })
+}
+
+/// Whether the arguments are one JSON object, whatever is in it.
+pub(super) fn check_object(call: &Call) -> Result<(), Status> {
+    let json = bytes(call)?;
+    match json::check(json) {
+        Ok(()) => {}
+        Err(json::Fault::TooDeep) => return Err(too_deep()),
+        Err(json::Fault::Malformed) => {
+            // It is read again, by who says what is wrong and where.
+            let _refused: IgnoredAny = serde_json::from_str(utf8(call)?).map_err(|error| invalid(&error))?;
+        }
+    }
+    match json.trim_ascii_start().first() {
         Some(b'{') => Ok(()),
         _ => Err(Status::invalid("the arguments have to be a JSON object")),
     }
@@ -169,9 +187,7 @@ fn check_depth(json: &[u8]) -> Result<(), Status> {
             b'{' | b'[' => {
                 depth += 1;
                 if depth > JSON_DEPTH_MAX {
-                    return Err(Status::invalid(format!(
-                        "the arguments nest deeper than {JSON_DEPTH_MAX} levels"
-                    )));
+                    return Err(too_deep());
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
@@ -179,6 +195,10 @@ fn check_depth(json: &[u8]) -> Result<(), Status> {
         }
     }
     Ok(())
+}
+
+fn too_deep() -> Status {
+    Status::invalid(format!("the arguments nest deeper than {JSON_DEPTH_MAX} levels"))
 }
 
 /// What follows a string whose opening quote is already taken; nothing, if it has no end. Most bytes of most documents are

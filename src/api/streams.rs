@@ -145,5 +145,5 @@ pub(super) fn item_call(item: Bytes) -> Call {
 
 /// Whether the arguments of `sys.echo` are an object, with items or without.
 pub(super) fn check_args(call: &Call) -> Result<(), Status> {
-    args::check_object(args::text(call)?)
+    args::check_object(call)
 }

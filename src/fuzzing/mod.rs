@@ -6,6 +6,8 @@
 mod decoders;
 mod generated;
 mod handshake;
+#[cfg(any(feature = "fuzzing", feature = "client"))]
+mod json;
 mod machine;
 mod operation;
 mod provider;
@@ -16,6 +18,8 @@ mod tests;
 
 pub use decoders::{envelope, frame, init, record};
 pub use handshake::{handshake_initiator, handshake_responder};
+#[cfg(any(feature = "fuzzing", feature = "client"))]
+pub use json::json;
 pub use machine::connection;
 #[cfg(feature = "sql")]
 pub use sql::{sql, sql_text};
@@ -32,6 +36,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("envelope", envelope),
     ("connection", connection),
+    #[cfg(any(feature = "fuzzing", feature = "client"))]
+    ("json", json),
     #[cfg(feature = "sql")]
     ("sql", sql),
 ];

@@ -148,6 +148,12 @@ fn fuzz_connection() {
     run("connection");
 }
 
+#[cfg(any(feature = "fuzzing", feature = "client"))]
+#[test]
+fn fuzz_json() {
+    run("json");
+}
+
 #[cfg(feature = "sql")]
 #[test]
 fn fuzz_sql() {
@@ -207,6 +213,24 @@ fn sql_seeds() -> Vec<(String, Vec<u8>)> {
         (format!("choices_{n}"), [&[1], &bytes[..]].concat())
     });
     texts.into_iter().chain(choices.collect::<Vec<_>>()).collect()
+}
+
+#[cfg(any(feature = "fuzzing", feature = "client"))]
+fn json_seeds() -> Vec<(String, Vec<u8>)> {
+    let deep = format!("{}1{}", r#"[{"a":"#.repeat(64), "}]".repeat(64));
+    let long = format!(r#"{{"text":"{}\n{}"}}"#, "plain ".repeat(20), "ü€".repeat(20));
+    let texts = [
+        ("object", r#"{"id":"a","n":-1.5e+3,"tags":["x",null,true,false,{}],"e":""}"#),
+        ("escapes", r#""\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00""#),
+        ("numbers", "[0,-0,10,0.5,1E9,1e-07,-12.25]"),
+        ("spaces", " \t\r\n[ 1 , { \"a\" : 2 } ] "),
+        ("deep", &deep),
+        ("long", &long),
+        ("open", r#"{"a":[1,"b"#),
+        ("leading_zero", "01"),
+        ("control", "\"a\u{1}b\""),
+    ];
+    texts.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into()
 }
 
 fn message(value: &impl Envelope) -> Vec<u8> {
@@ -454,6 +478,8 @@ fn seeds() -> Seeds {
     let to_topic = Subscribe { table: String::new(), topic: Some("weather".into()), ..subscribe() };
     picked.push(("subscribe_to_a_topic".to_owned(), [&[3], &message(&to_topic)[..]].concat()));
     seeds.insert("envelope", picked);
+    #[cfg(any(feature = "fuzzing", feature = "client"))]
+    seeds.insert("json", json_seeds());
     #[cfg(feature = "sql")]
     seeds.insert("sql", sql_seeds());
     seeds

@@ -8,6 +8,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::error::StoreError;
 use super::types::{DOCUMENT_DEPTH_MAX, DOCUMENT_LEN_MAX};
+use crate::json::plain_len;
 
 /// The version byte of the binary form of jsonb; the text follows it (`jsonb_recv` in Postgres).
 const JSONB_VERSION: u8 = 1;
@@ -46,10 +47,11 @@ impl Json {
             return Err(StoreError::invalid("the JSON is not UTF-8"));
         }
         let mut depth = 0_usize;
-        let mut bytes = self.0.iter().copied();
-        while let Some(byte) = bytes.next() {
+        let mut rest = &self.0[..];
+        while let Some((byte, after)) = rest.split_first() {
+            rest = after;
             match byte {
-                b'"' => skip_string(&mut bytes)?,
+                b'"' => rest = after_string(rest)?,
                 b'[' | b'{' => {
                     depth += 1;
                     if depth > DOCUMENT_DEPTH_MAX {
@@ -67,26 +69,18 @@ impl Json {
     }
 }
 
-/// Passes over the rest of a string whose opening quote was read. An open string is left for Postgres to refuse.
-fn skip_string(bytes: &mut impl Iterator<Item = u8>) -> Result<(), StoreError> {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return Ok(()),
-            0 => return Err(zero_character()),
-            b'\\' => skip_escape(bytes)?,
-            _ => {}
-        }
+/// What follows a string whose opening quote was read. An open string is left for Postgres to refuse.
+fn after_string(mut text: &[u8]) -> Result<&[u8], StoreError> {
+    loop {
+        text = &text[plain_len(text)..];
+        text = match text {
+            [] => return Ok(text),
+            [b'"', rest @ ..] => return Ok(rest),
+            [0, ..] | [b'\\', b'u', b'0', b'0', b'0', b'0', ..] => return Err(zero_character()),
+            // What an escape escapes is passed over with it.
+            [b'\\', _, rest @ ..] | [_, rest @ ..] => rest,
+        };
     }
-    Ok(())
-}
-
-/// Passes over the rest of an escape whose backslash was read.
-fn skip_escape(bytes: &mut impl Iterator<Item = u8>) -> Result<(), StoreError> {
-    let is_unicode = bytes.next() == Some(b'u');
-    if is_unicode && bytes.take(4).filter(|digit| *digit == b'0').count() == 4 {
-        return Err(zero_character());
-    }
-    Ok(())
 }
 
 /// The refusal of U+0000.

@@ -19,6 +19,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("primitives", 2),
     // Text in, text out; the store takes only what it made.
     ("sql", 2),
+    ("json", 1),
     ("noise", 1),
     ("wire", 1),
 ];
