@@ -237,7 +237,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
         metadata: Vec::new(),
     };
     let call = Call {
-        method: method.to_owned(),
+        method: method.into(),
         encoding: Encoding::Json,
         args: Bytes::from_static(args.as_bytes()),
         idempotency_key: None,

@@ -46,7 +46,7 @@ impl Client {
             metadata: Vec::new(),
         };
         let call = Call {
-            method: method.to_owned(),
+            method: method.into(),
             encoding: Encoding::Json,
             args: args.into(),
             idempotency_key: None,

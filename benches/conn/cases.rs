@@ -9,7 +9,7 @@ use raystream::{
     },
     wire::{
         FrameType, Reader, Suite,
-        envelope::{Envelope, RpcCall, RpcResponse},
+        envelope::{Encode, Envelope, RpcCall, RpcResponse},
         frame::Frame,
     },
 };
@@ -280,7 +280,7 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
                     metadata: Vec::new(),
                 };
                 let call = Call {
-                    method: "sys.echo".to_owned(),
+                    method: "sys.echo".into(),
                     encoding: Encoding::Json,
                     args: args.clone(),
                     idempotency_key: None,

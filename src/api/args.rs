@@ -323,7 +323,7 @@ mod tests {
 
     fn call(args: impl Into<Vec<u8>>) -> Call {
         Call {
-            method: "m".to_owned(),
+            method: "m".into(),
             encoding: Encoding::Json,
             args: Bytes::from(args.into()),
             idempotency_key: None,

@@ -150,7 +150,7 @@ async fn run_step(
 /// A call without arguments.
 fn step_call(method: String) -> Call {
     Call {
-        method,
+        method: method.into(),
         encoding: Encoding::Json,
         args: Bytes::new(),
         idempotency_key: None,

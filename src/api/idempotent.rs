@@ -100,7 +100,7 @@ mod tests {
     fn requests_that_differ_in_anything_have_other_hashes() {
         let call = |method: &str, encoding, args: &'static str| {
             hash(&Call {
-                method: method.to_owned(),
+                method: method.into(),
                 encoding,
                 args: Bytes::from_static(args.as_bytes()),
                 idempotency_key: Some([1; 16]),

@@ -135,7 +135,7 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
 /// An item as the arguments of a method.
 pub(super) fn item_call(item: Bytes) -> Call {
     Call {
-        method: String::new(),
+        method: Default::default(),
         encoding: Encoding::Json,
         args: item,
         idempotency_key: None,

@@ -209,7 +209,7 @@ impl Calls {
             let was_sent = opened_at != link.writes();
             let was_taken = last_taken.is_none_or(|last| stream <= last);
             if was_sent && was_taken {
-                let method = call.with(|call| call.method.clone());
+                let method = call.with(|call| call.method.to_string());
                 call.complete(Err(Error::UnknownOutcome { method, cause: cause.clone() }));
             } else {
                 self.make_again(call);

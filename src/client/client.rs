@@ -134,7 +134,7 @@ impl Client {
         let timeout = options.timeout.unwrap_or(self.0.call_timeout);
         let deadline = Instant::now() + timeout;
         let call = RpcCall {
-            method: method.to_owned(),
+            method: method.into(),
             args: args.into_bytes(),
             idempotency_key: options.idempotency_key.map(|key| key.0),
             metadata: options.metadata,
@@ -165,7 +165,7 @@ impl Client {
             };
             call = answer.into_call();
             let pause = attempts.after(error, &call, Instant::now())?;
-            tracing::debug!(method = call.method, attempt = attempts.made(), ?pause, "a call is sent again");
+            tracing::debug!(method = call.method.as_str(), attempt = attempts.made(), ?pause, "a call is sent again");
             tokio::time::sleep(pause).await;
         }
     }

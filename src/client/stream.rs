@@ -145,7 +145,7 @@ impl Client {
         let direction = |is_there: bool, bit: u8| if is_there { bit } else { 0 };
         let window = options.window.get().min(CREDIT_MAX);
         let call = RpcCall {
-            method: method.to_owned(),
+            method: method.into(),
             args: args.into_bytes(),
             idempotency_key: options.idempotency_key.map(|key| key.0),
             metadata: options.metadata,

@@ -9,13 +9,13 @@ use super::{
     session::{Session, Side},
 };
 use crate::wire::{
-    ErrorCode, FrameType,
+    ErrorCode, FrameType, RECORD_HEAD_LEN,
     control::Close,
     deframe,
     handshake::encode_refusal,
     limits::{HEARTBEAT_INTERVAL, RECORD_BODY_MAX, UNAUTHENTICATED_BODY_MAX},
 };
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 /// How long a server that asked for new keys waits before it closes.
@@ -172,7 +172,12 @@ impl Connection {
     pub fn handle_input(&mut self, now: Duration, input: &mut BytesMut) -> Result<(), ConnectionError> {
         while self.end.is_none() {
             match deframe(input, self.body_max()) {
-                Ok(Some(mut body)) => self.handle_record(now, &mut body)?,
+                Ok(Some(len)) => {
+                    let record = RECORD_HEAD_LEN + len;
+                    let handled = self.handle_record(now, &mut input[RECORD_HEAD_LEN..record]);
+                    input.advance(record);
+                    handled?;
+                }
                 Ok(None) => return Ok(()),
                 Err(error) => return self.fail(error.into()),
             }

@@ -4,19 +4,52 @@
 use super::stream_map::StreamMap;
 use crate::wire::{
     FrameType,
-    envelope::Envelope,
+    envelope::{ENVELOPE_ROOM, Encode},
     frame::{FLAG_END, FLAG_MORE, Frame},
     limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+/// A message in two pieces: what goes before its document was written for it, and the document is its owner's, not a copy.
+#[derive(Debug)]
+struct Message {
+    head: Vec<u8>,
+    document: Bytes,
+}
+
+impl Message {
+    fn new(message: &impl Encode) -> Self {
+        let mut head = Vec::with_capacity(ENVELOPE_ROOM);
+        let document = message.encode_head(&mut head).cloned().unwrap_or_default();
+        Self { head, document }
+    }
+
+    fn len(&self) -> usize {
+        self.head.len() + self.document.len()
+    }
+
+    /// Appends the bytes from `from` to `to`.
+    fn append(&self, from: usize, to: usize, out: &mut Vec<u8>) {
+        let of_head = self.head.len();
+        out.extend_from_slice(&self.head[from.min(of_head)..to.min(of_head)]);
+        let of_document = |at: usize| at.saturating_sub(of_head);
+        out.extend_from_slice(&self.document[of_document(from)..of_document(to)]);
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(document: Bytes) -> Self {
+        Self { head: Vec::new(), document }
+    }
+}
+
 /// A message and how much of it is sent.
 #[derive(Debug)]
 struct Queued {
     stream: u32,
     frame_type: FrameType,
-    message: Bytes,
+    message: Message,
     sent: usize,
     /// Of its last frame.
     flags: u8,
@@ -33,6 +66,14 @@ impl Queued {
     fn is_long(&self) -> bool {
         self.message.len() > FRAME_PAYLOAD_MAX
     }
+}
+
+/// Appends a frame with a part of a message.
+fn encode_frame(head: Frame<'_>, message: &Message, from: usize, to: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    head.encode(out);
+    message.append(from, to, out);
+    Frame::set_len(&mut out[start..]);
 }
 
 /// Whether a message opens a stream: the numbers of streams have to go up in the order of their first frames.
@@ -105,12 +146,19 @@ impl Outbound {
 
     /// Queues a message.
     pub(super) fn push(&mut self, stream: u32, frame_type: FrameType, message: Bytes) {
-        self.enqueue(Queued { stream, frame_type, message, sent: 0, flags: 0, holds_stream: false });
+        self.enqueue(Queued {
+            stream,
+            frame_type,
+            message: message.into(),
+            sent: 0,
+            flags: 0,
+            holds_stream: false,
+        });
     }
 
     /// Queues the end of a stream's items, behind them.
     pub(super) fn push_end(&mut self, stream: u32) {
-        let (frame_type, flags, message) = (FrameType::RPC_DATA, FLAG_END, Bytes::new());
+        let (frame_type, flags, message) = (FrameType::RPC_DATA, FLAG_END, Bytes::new().into());
         self.enqueue(Queued { stream, frame_type, message, sent: 0, flags, holds_stream: false });
     }
 
@@ -119,17 +167,18 @@ impl Outbound {
         &mut self,
         stream: u32,
         frame_type: FrameType,
-        message: &impl Envelope,
+        message: &impl Encode,
         max: usize,
     ) -> bool {
         let waits = self.behind.contains_key(&stream)
             || (opens_stream(frame_type) && !self.waiting.is_empty())
             || message.content_len() > FRAME_PAYLOAD_MAX;
         if waits {
-            let message = message.to_bytes();
+            let message = Message::new(message);
             let fits = message.len() <= max;
             if fits {
-                self.push(stream, frame_type, message);
+                let (sent, flags, holds_stream) = (0, 0, false);
+                self.enqueue(Queued { stream, frame_type, message, sent, flags, holds_stream });
             }
             return fits;
         }
@@ -184,9 +233,15 @@ impl Outbound {
     /// Writes the frame of a message that fits one.
     fn append(&mut self, queued: &Queued) {
         let Queued { frame_type, flags, stream, .. } = *queued;
-        let frame = Frame { frame_type, flags, stream, payload: &queued.message };
-        self.bytes += frame.encoded_len();
-        frame.encode(&mut self.last_run().frames);
+        self.bytes += FRAME_HEAD_LEN + queued.message.len();
+        let out = &mut self.last_run().frames;
+        encode_frame(
+            Frame { frame_type, flags, stream, payload: &[] },
+            &queued.message,
+            0,
+            queued.rest(),
+            out,
+        );
     }
 
     /// Moves messages from `waiting` to `ready`, in order, as far as the receiver's limits allow.
@@ -261,8 +316,8 @@ impl Outbound {
     fn pop_frame(&mut self, queued: &mut Queued, len: usize, plaintext: &mut Vec<u8>) {
         let end = queued.sent + len;
         let flags = if end < queued.message.len() { FLAG_MORE } else { queued.flags };
-        let payload = &queued.message[queued.sent..end];
-        Frame { frame_type: queued.frame_type, flags, stream: queued.stream, payload }.encode(plaintext);
+        let head = Frame { frame_type: queued.frame_type, flags, stream: queued.stream, payload: &[] };
+        encode_frame(head, &queued.message, queued.sent, end, plaintext);
         queued.sent = end;
         self.bytes -= len;
     }

@@ -51,37 +51,53 @@ pub(super) struct Reassembly {
 impl Reassembly {
     /// Drops what came of a message of a stream that is closed.
     pub(super) fn forget(&mut self, stream: u32) {
-        if let Some((_, message)) = self.partial.remove(&stream) {
+        if !self.partial.is_empty()
+            && let Some((_, message)) = self.partial.remove(&stream)
+        {
             self.bytes -= message.len();
         }
     }
 
     /// Takes a frame; gives the message when the frame ends it.
     pub(super) fn recv<'a>(&mut self, frame: &Frame<'a>) -> Result<Option<Message<'a>>, ConnectionError> {
-        if !frame.has_more() && !self.partial.contains_key(&frame.stream) {
-            return Ok(Some(Message::InFrame(frame.payload)));
+        if self.partial.is_empty() {
+            return self.begin(frame);
         }
-        let (frame_type, mut message) = match self.partial.remove(&frame.stream) {
-            Some(partial) => partial,
-            // A full first fragment lets expect as much again: at most four times what has really arrived.
-            None => {
-                let is_full = frame.payload.len() == FRAME_PAYLOAD_MAX;
-                (frame.frame_type, Vec::with_capacity(if is_full { EXPECTED_LEN } else { 0 }))
-            }
+        let Some((frame_type, message)) = self.partial.get_mut(&frame.stream) else {
+            return self.begin(frame);
         };
-        self.bytes -= message.len();
-        if frame_type != frame.frame_type {
+        if *frame_type != frame.frame_type {
             return Err(ConnectionError::Protocol("a fragment of another type inside a message"));
         }
         if message.len() + frame.payload.len() > MESSAGE_MAX {
             return Err(ConnectionError::Protocol("a message over its limit"));
         }
         message.extend_from_slice(frame.payload);
-        if !frame.has_more() {
-            return Ok(Some(Message::Whole(Bytes::from(message))));
+        self.bytes += frame.payload.len();
+        if frame.has_more() {
+            return self.check_bounds();
         }
+        let message = Bytes::from(std::mem::take(message));
+        self.bytes -= message.len();
+        self.partial.remove(&frame.stream);
+        Ok(Some(Message::Whole(message)))
+    }
+
+    /// Takes the first frame of a message.
+    fn begin<'a>(&mut self, frame: &Frame<'a>) -> Result<Option<Message<'a>>, ConnectionError> {
+        if !frame.has_more() {
+            return Ok(Some(Message::InFrame(frame.payload)));
+        }
+        // A full first fragment lets expect as much again: at most four times what has really arrived.
+        let is_full = frame.payload.len() == FRAME_PAYLOAD_MAX;
+        let mut message = Vec::with_capacity(if is_full { EXPECTED_LEN } else { 0 });
+        message.extend_from_slice(frame.payload);
         self.bytes += message.len();
-        self.partial.insert(frame.stream, (frame_type, message));
+        self.partial.insert(frame.stream, (frame.frame_type, message));
+        self.check_bounds()
+    }
+
+    fn check_bounds<'a>(&self) -> Result<Option<Message<'a>>, ConnectionError> {
         if self.bytes > PARTIAL_BYTES_MAX || self.partial.len() > PARTIAL_STREAMS_MAX {
             return Err(ConnectionError::Protocol("too much of unfinished messages"));
         }

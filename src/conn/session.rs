@@ -14,7 +14,7 @@ use super::{
 use crate::wire::{
     ErrorCode, FrameType, Reader,
     control::{Close, GoAway, Heartbeat as HeartbeatPayload},
-    envelope::{Envelope, RpcError},
+    envelope::{Encode, RpcError},
     frame::{FLAG_ACK, Frame},
     handshake::ServerHello,
     limits::{
@@ -190,7 +190,7 @@ impl Session {
     }
 
     /// Queues a message; `false` when it is over the limit.
-    pub(super) fn send(&mut self, stream: u32, frame_type: FrameType, message: &impl Envelope) -> bool {
+    pub(super) fn send(&mut self, stream: u32, frame_type: FrameType, message: &impl Encode) -> bool {
         // Not even written when its documents alone are over.
         message.content_len() <= self.message_max
             && self.outbound.write(stream, frame_type, message, self.message_max)

@@ -50,7 +50,7 @@ impl Generated for RpcCall {
     fn generated(message: &Bytes) -> Option<Self> {
         let table = verified::<schema::RpcCall<'_>>(message)?;
         Some(Self {
-            method: table.method().to_owned(),
+            method: table.method().into(),
             encoding: table.encoding(),
             args: bytes(table.args()).unwrap_or_default(),
             deadline_ms: table.deadline_ms(),

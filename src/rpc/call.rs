@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use compact_str::CompactString;
 use tokio::sync::SetOnce;
 
 use super::items::Items;
@@ -47,7 +48,7 @@ impl fmt::Debug for ConnectionId {
 #[derive(Debug)]
 pub struct Call {
     /// The method's full name, for instance `table.get`.
-    pub method: String,
+    pub method: CompactString,
     /// How `args` is to be read.
     pub encoding: Encoding,
     /// The arguments. Empty when the caller gave none.

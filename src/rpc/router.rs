@@ -45,13 +45,16 @@ impl Future for Reply {
     }
 }
 
+/// Names are hashed for each call, and they are the program's own: nobody can choose some that collide.
+type ByName<T> = HashMap<Box<str>, T, foldhash::fast::RandomState>;
+
 type Handler<C> = Box<dyn Fn(Context<C>, Call) -> Reply + Send + Sync>;
 type Check<C> = Box<dyn Fn(&Context<C>, &Call) -> Result<(), Status> + Send + Sync>;
 
 /// The methods of a server and the checks before them.
 pub struct Router<C> {
     checks: Vec<Check<C>>,
-    methods: HashMap<Box<str>, Method<C>>,
+    methods: ByName<Method<C>>,
 }
 
 /// A handler, and which items it takes.
@@ -64,7 +67,7 @@ struct Method<C> {
 impl<C> Router<C> {
     /// Starts a router without methods.
     pub fn builder() -> RouterBuilder<C> {
-        RouterBuilder { checks: Vec::new(), methods: HashMap::new(), duplicate: None }
+        RouterBuilder { checks: Vec::new(), methods: ByName::default(), duplicate: None }
     }
 
     /// Runs the checks in their order, then the method's handler.
@@ -105,7 +108,7 @@ pub struct DuplicateMethod(pub String);
 /// Collects checks and methods.
 pub struct RouterBuilder<C> {
     checks: Vec<Check<C>>,
-    methods: HashMap<Box<str>, Method<C>>,
+    methods: ByName<Method<C>>,
     duplicate: Option<DuplicateMethod>,
 }
 
@@ -168,7 +171,7 @@ mod tests {
 
     fn call(method: &str) -> Call {
         Call {
-            method: method.to_owned(),
+            method: method.into(),
             encoding: Encoding::Json,
             args: Bytes::from_static(b"{}"),
             idempotency_key: None,

@@ -403,7 +403,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             Err(status) => self.answer(stream, Err(status)),
             Ok(args) => {
                 let call = RpcCall {
-                    method: api::PUBLISH.to_owned(),
+                    method: api::PUBLISH.into(),
                     args,
                     deadline_ms: publish.deadline_ms,
                     idempotency_key: publish.idempotency_key,

@@ -104,7 +104,7 @@ pub(super) fn event_message(change: Change) -> envelope::Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::envelope::Envelope as _;
+    use crate::wire::envelope::{Encode as _, Envelope as _};
 
     #[test]
     fn trailers_are_as_many_as_a_message_carries() {

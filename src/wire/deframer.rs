@@ -1,17 +1,20 @@
 //! Cuts a TCP byte stream into records: `len u16 | body` (specification, "Records").
 
 use super::{DecodeError, limits::RECORD_BODY_MAX};
-use bytes::{Buf, BytesMut};
 
-/// Takes the body of the next record off the front of `input`; `None` when it has not arrived whole.
+/// Bytes of a record's length.
+pub const RECORD_HEAD_LEN: usize = 2;
+
+/// How long the body of the record at the front of `input` is, behind the [`RECORD_HEAD_LEN`] bytes of its length; `None`
+/// when it has not arrived whole.
 ///
 /// Reserves nothing: `input` grows by what the transport has read, not by what the peer declares. `body_max` is the
 /// longest body that is allowed now.
 ///
 /// # Errors
 /// A length of zero or over `body_max`.
-pub fn deframe(input: &mut BytesMut, body_max: usize) -> Result<Option<BytesMut>, DecodeError> {
-    let Some((head, rest)) = input.split_first_chunk::<2>() else { return Ok(None) };
+pub fn deframe(input: &[u8], body_max: usize) -> Result<Option<usize>, DecodeError> {
+    let Some((head, rest)) = input.split_first_chunk::<RECORD_HEAD_LEN>() else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes(*head));
     if len == 0 {
         return Err(DecodeError::InvalidValue("record length"));
@@ -19,11 +22,7 @@ pub fn deframe(input: &mut BytesMut, body_max: usize) -> Result<Option<BytesMut>
     if len > body_max.min(RECORD_BODY_MAX) {
         return Err(DecodeError::TooLong("record"));
     }
-    if rest.len() < len {
-        return Ok(None);
-    }
-    input.advance(head.len());
-    Ok(Some(input.split_to(len)))
+    Ok((rest.len() >= len).then_some(len))
 }
 
 #[cfg(test)]
@@ -35,12 +34,13 @@ mod tests {
         let stream = [&[0, 3][..], b"abc", &[0, 1], b"d", &[0, 2], b"ef"].concat();
         for first in 0..=stream.len() {
             let (head, tail) = stream.split_at(first);
-            let (mut input, mut records) = (BytesMut::new(), Vec::new());
+            let (mut input, mut records) = (Vec::new(), Vec::new());
             for part in [head, tail] {
                 for byte in part {
-                    input.extend_from_slice(&[*byte]);
-                    while let Some(body) = deframe(&mut input, 16).unwrap() {
-                        records.push(body.to_vec());
+                    input.push(*byte);
+                    while let Some(len) = deframe(&input, 16).unwrap() {
+                        records.push(input[RECORD_HEAD_LEN..][..len].to_vec());
+                        input.drain(..RECORD_HEAD_LEN + len);
                     }
                 }
             }
@@ -51,10 +51,7 @@ mod tests {
 
     #[test]
     fn refuses_a_length_before_the_body_arrives() {
-        assert_eq!(
-            deframe(&mut BytesMut::from(&[0, 0][..]), 16),
-            Err(DecodeError::InvalidValue("record length"))
-        );
-        assert_eq!(deframe(&mut BytesMut::from(&[0, 17][..]), 16), Err(DecodeError::TooLong("record")));
+        assert_eq!(deframe(&[0, 0], 16), Err(DecodeError::InvalidValue("record length")));
+        assert_eq!(deframe(&[0, 17], 16), Err(DecodeError::TooLong("record")));
     }
 }

@@ -15,7 +15,7 @@ pub mod limits;
 mod reader;
 pub mod registry;
 
-pub use deframer::deframe;
+pub use deframer::{RECORD_HEAD_LEN, deframe};
 pub use error::DecodeError;
 pub use reader::Reader;
 pub use registry::{ErrorCode, FrameType, Suite};

@@ -11,7 +11,7 @@ use raystream::{
     conn::{ApiMisuse, Event, Framing},
     wire::{
         ErrorCode,
-        envelope::{Envelope, RpcCall, RpcResponse},
+        envelope::{Encode, Envelope, RpcCall, RpcResponse},
         limits::{FRAME_PAYLOAD_MAX, MESSAGE_MAX, UNAUTHENTICATED_BODY_MAX},
     },
 };

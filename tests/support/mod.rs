@@ -167,7 +167,7 @@ pub fn hex(bytes: &[u8]) -> String {
 // Messages.
 
 pub fn call(method: &str, args: impl Into<Bytes>) -> RpcCall {
-    RpcCall { method: method.to_owned(), args: args.into(), ..RpcCall::default() }
+    RpcCall { method: method.into(), args: args.into(), ..RpcCall::default() }
 }
 
 pub fn response(result: impl Into<Bytes>) -> RpcResponse {

@@ -109,7 +109,7 @@ impl Fields for RpcCall {
     const NAME: &'static str = "RpcCall";
     fn fields(&self) -> Vec<(&'static str, Json)> {
         vec![
-            ("method", self.method.clone().into()),
+            ("method", self.method.as_str().to_owned().into()),
             ("encoding", encoding(self.encoding)),
             ("args", hex(&self.args)),
             ("deadline_ms", self.deadline_ms.into()),

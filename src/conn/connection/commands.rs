@@ -9,7 +9,7 @@ use crate::wire::{
     ErrorCode, FrameType,
     control::Credit,
     envelope::{
-        Envelope, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
+        Encode, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
     },
     limits::MESSAGE_MAX,
 };
@@ -46,7 +46,7 @@ impl Connection {
         session: &mut Session,
         stream: u32,
         frame_type: FrameType,
-        message: &impl Envelope,
+        message: &impl Encode,
     ) -> Result<u32, ApiMisuse> {
         if session.send(stream, frame_type, message) {
             return Ok(stream);

@@ -39,6 +39,9 @@ enum State {
     },
 }
 
+const UNEXPECTED: ConnectionError =
+    ConnectionError::Protocol("a frame that a server does not send on this stream");
+
 /// Every stream that waits for the server.
 #[derive(Debug)]
 pub(in crate::conn) struct ClientStreams {
@@ -174,23 +177,10 @@ impl ClientStreams {
     /// Takes a frame of a stream; gives the event when the frame ends a message.
     pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
         let stream = frame.stream;
-        let Some(state) = self.streams.get(&stream).copied() else {
-            return Err(ConnectionError::Protocol("a frame on a stream that is not open"));
-        };
-        let allowed = match state {
-            State::Call { .. } => matches!(
-                frame.frame_type,
-                FrameType::RPC_RESPONSE | FrameType::RPC_ERROR | FrameType::RPC_DATA | FrameType::CREDIT
-            ),
-            State::Subscription { .. } => {
-                matches!(frame.frame_type, FrameType::SUBSCRIBED | FrameType::EVENT | FrameType::RPC_ERROR)
-            }
-        };
-        if !allowed {
-            return Err(ConnectionError::Protocol("a frame that a server does not send on this stream"));
-        }
-        if let Some(State::Call { items, .. }) = self.streams.get_mut(&stream) {
-            match frame.frame_type {
+        match self.streams.get_mut(&stream) {
+            None => return Err(ConnectionError::Protocol("a frame on a stream that is not open")),
+            Some(State::Call { items, .. }) => match frame.frame_type {
+                FrameType::RPC_RESPONSE | FrameType::RPC_ERROR => {}
                 FrameType::CREDIT => {
                     let Credit(credit) = Credit::decode(frame.payload)?;
                     return items.recv_credit(credit).map(|()| Some(Event::Credit(stream)));
@@ -199,8 +189,12 @@ impl ClientStreams {
                     return Err(ConnectionError::Protocol("an end of items that is not the answer"));
                 }
                 FrameType::RPC_DATA => items.check_recv()?,
-                _ => {}
-            }
+                _ => return Err(UNEXPECTED),
+            },
+            Some(State::Subscription { .. }) => match frame.frame_type {
+                FrameType::SUBSCRIBED | FrameType::EVENT | FrameType::RPC_ERROR => {}
+                _ => return Err(UNEXPECTED),
+            },
         }
         let Some(message) = self.partial.recv(frame)? else { return Ok(None) };
         self.recv_message(frame.frame_type, stream, message).map(Some)

@@ -23,6 +23,7 @@ use crate::wire::{
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
+use std::collections::hash_map::Entry;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -109,21 +110,30 @@ impl ServerStreams {
 
     fn recv_opening(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         let stream = frame.stream;
-        match self.streams.get(&stream) {
-            Some(State::Receiving) => {}
-            Some(_) => return Err(ConnectionError::Protocol("a stream is opened twice")),
-            None => {
-                if !is_client_stream(stream) {
+        let is_new = stream > self.last;
+        if is_new {
+            // It cannot be open yet: nothing is looked up.
+            if !is_client_stream(stream) {
+                return Err(ConnectionError::Protocol("a client opens odd streams"));
+            }
+            self.last = stream;
+            if !frame.has_more() {
+                return Ok(self.admit(frame.frame_type, stream, &Message::InFrame(frame.payload)));
+            }
+        } else {
+            match self.streams.get(&stream) {
+                Some(State::Receiving) => {}
+                Some(_) => return Err(ConnectionError::Protocol("a stream is opened twice")),
+                None if !is_client_stream(stream) => {
                     return Err(ConnectionError::Protocol("a client opens odd streams"));
                 }
-                if stream <= self.last {
-                    return Err(ConnectionError::Protocol("a stream number is used again"));
-                }
-                self.last = stream;
+                None => return Err(ConnectionError::Protocol("a stream number is used again")),
             }
         }
         let Some(message) = self.partial.recv(frame)? else {
-            self.streams.insert(stream, State::Receiving);
+            if is_new {
+                self.streams.insert(stream, State::Receiving);
+            }
             return Ok(Received::Nothing);
         };
         self.streams.remove(&stream);
@@ -263,13 +273,20 @@ impl ServerStreams {
 
     /// Ends a call: its answer goes out.
     pub(in crate::conn) fn end_call(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get(&stream) {
-            Some(State::Call { .. }) => {
-                self.close(stream);
+        match self.streams.entry(stream) {
+            Entry::Occupied(entry) if matches!(entry.get(), State::Call { .. }) => {
+                entry.remove();
+                self.forget_call(stream);
                 Ok(())
             }
             _ => Err(ApiMisuse::NoSuchStream),
         }
+    }
+
+    fn forget_call(&mut self, stream: u32) {
+        self.calls -= 1;
+        // The rest of an item may still come, and is then late.
+        self.partial.forget(stream);
     }
 
     /// Ends a subscription, or says that it is over already.
@@ -350,11 +367,7 @@ impl ServerStreams {
 
     fn close(&mut self, stream: u32) {
         match self.streams.remove(&stream) {
-            Some(State::Call { .. }) => {
-                self.calls -= 1;
-                // The rest of an item may still come, and is then late.
-                self.partial.forget(stream);
-            }
+            Some(State::Call { .. }) => self.forget_call(stream),
             Some(State::Subscription { .. }) => self.subscriptions -= 1,
             Some(State::Receiving) | None => {}
         }

@@ -8,4 +8,4 @@ mod reader;
 mod writer;
 
 pub(super) use reader::{Malformed, Table};
-pub(super) use writer::{Value, write};
+pub(super) use writer::{Fields, Written, write};

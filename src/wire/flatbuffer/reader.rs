@@ -23,10 +23,12 @@ pub(in crate::wire) struct Table<'a> {
 
 impl<'a> Table<'a> {
     /// The root table of a message without size prefix.
+    #[inline]
     pub(in crate::wire) fn root(message: &'a [u8]) -> Result<Self, Malformed> {
         Self::at(message, target(message, 0)?)
     }
 
+    #[inline]
     fn at(message: &'a [u8], at: usize) -> Result<Self, Malformed> {
         let back = i32::from_le_bytes(*number(message, at)?);
         let vtable_at = i64::try_from(at).map_err(|_| Malformed)? - i64::from(back);
@@ -40,7 +42,14 @@ impl<'a> Table<'a> {
         Ok(Self { message, at, vtable })
     }
 
+    /// Where a field is; `None` when it is absent. The message may end before.
+    #[inline]
+    pub(in crate::wire) fn place(&self, slot: u16) -> Option<usize> {
+        self.field(slot)
+    }
+
     /// Where a field is; `None` when it is absent.
+    #[inline]
     fn field(&self, slot: u16) -> Option<usize> {
         let entry = self.vtable.get(usize::from(slot)..)?.first_chunk()?;
         match u16::from_le_bytes(*entry) {
@@ -49,36 +58,43 @@ impl<'a> Table<'a> {
         }
     }
 
+    #[inline]
     fn number<const LEN: usize>(&self, slot: u16) -> Result<Option<[u8; LEN]>, Malformed> {
         self.field(slot).map(|at| number(self.message, at).copied()).transpose()
     }
 
     /// A `ubyte`, a `bool` or an enumeration of one byte.
+    #[inline]
     pub(in crate::wire) fn u8(&self, slot: u16) -> Result<Option<u8>, Malformed> {
         Ok(self.number(slot)?.map(u8::from_le_bytes))
     }
 
     /// A `ushort`.
+    #[inline]
     pub(in crate::wire) fn u16(&self, slot: u16) -> Result<Option<u16>, Malformed> {
         Ok(self.number(slot)?.map(u16::from_le_bytes))
     }
 
     /// A `uint`.
+    #[inline]
     pub(in crate::wire) fn u32(&self, slot: u16) -> Result<Option<u32>, Malformed> {
         Ok(self.number(slot)?.map(u32::from_le_bytes))
     }
 
     /// A `ulong`.
+    #[inline]
     pub(in crate::wire) fn u64(&self, slot: u16) -> Result<Option<u64>, Malformed> {
         Ok(self.number(slot)?.map(u64::from_le_bytes))
     }
 
     /// A `[ubyte]`.
+    #[inline]
     pub(in crate::wire) fn bytes(&self, slot: u16) -> Result<Option<&'a [u8]>, Malformed> {
         self.field(slot).map(|at| bytes(self.message, at)).transpose()
     }
 
     /// A `string`, as bytes that are followed by its zero byte: its length can be judged before the text is looked at.
+    #[inline]
     pub(in crate::wire) fn text(&self, slot: u16) -> Result<Option<&'a [u8]>, Malformed> {
         let Some(at) = self.field(slot) else { return Ok(None) };
         let start = target(self.message, at)?;
@@ -107,6 +123,7 @@ impl<'a> Table<'a> {
 }
 
 /// A number, aligned to its own length.
+#[inline]
 fn number<const LEN: usize>(message: &[u8], at: usize) -> Result<&[u8; LEN], Malformed> {
     if !at.is_multiple_of(LEN) {
         return Err(Malformed);
@@ -115,12 +132,14 @@ fn number<const LEN: usize>(message: &[u8], at: usize) -> Result<&[u8; LEN], Mal
 }
 
 /// Where the offset at `at` points to.
+#[inline]
 fn target(message: &[u8], at: usize) -> Result<usize, Malformed> {
     let offset = usize::try_from(u32::from_le_bytes(*number(message, at)?)).map_err(|_| Malformed)?;
     at.checked_add(offset).ok_or(Malformed)
 }
 
 /// The bytes of the vector to which the offset at `at` points.
+#[inline]
 fn bytes(message: &[u8], at: usize) -> Result<&[u8], Malformed> {
     let start = target(message, at)?;
     let len = usize::try_from(u32::from_le_bytes(*number(message, start)?)).map_err(|_| Malformed)?;
