@@ -3,9 +3,12 @@
 //! The task that drives the session also sends the statements and takes their answers, so that neither a caller who waits
 //! for something else nor one who is gone holds up those behind him.
 
+mod answers;
+mod rows;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,19 +18,18 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Error, Row, RowStream, Statement};
+use tokio_postgres::{Client, Error, Row, Statement};
 
-use super::StoreOptions;
-use super::canceller::{Canceller, GRACE};
-use super::dispatch::{Dispatch, Job};
-use super::error::StoreError;
-use super::group::{self, GROUP_GRACE, Part};
-use super::pool::RETRY_AFTER;
-use super::session::{Access, Driver, Session, patience, whole_message};
-use super::sqlstate::{Failure, failure};
-use super::statements::{Param, StatementKey};
-use super::timeout::{LooseTimeout, set_statement};
+use crate::store::StoreOptions;
+use crate::store::canceller::{Canceller, GRACE};
+use crate::store::dispatch::{Dispatch, Job};
+use crate::store::error::StoreError;
+use crate::store::group::{self, GROUP_GRACE, Part};
+use crate::store::session::{Access, Driver, Session, patience};
+use crate::store::sqlstate::{Failure, failure};
+use crate::store::statements::StatementKey;
+use crate::store::timeout::{LooseTimeout, set_statement};
+pub(super) use rows::{borrow, collect, log_end, rows_of};
 
 /// The most prepared statements of a session: each keeps a plan in a Postgres process. Above it they are all forgotten.
 pub(super) const STATEMENTS_MAX: usize = 1_000;
@@ -197,70 +199,6 @@ impl Pipeline {
         }
     }
 
-    /// Takes every answer that is there.
-    async fn take_answers(&mut self) {
-        loop {
-            let Some(running) = self.running.pop_front() else { return };
-            self.take_answer(running).await;
-            if head(&mut self.running).now_or_never().is_none() {
-                return;
-            }
-        }
-    }
-
-    async fn take_answer(&mut self, running: Running) {
-        const COMPLETE: &str = "the answer is complete";
-        let elapsed = self.head_since.elapsed();
-        self.head_since = Instant::now();
-        match running.work {
-            Work::Setting(mut answer) => {
-                if Pin::new(&mut answer).take_output().expect(COMPLETE).is_err() {
-                    self.timeout.forget();
-                }
-            }
-            Work::One(job, mut answer) => {
-                let outcome = Pin::new(&mut answer).take_output().expect(COMPLETE);
-                self.take_outcome(job, outcome, elapsed, running.limit).await;
-            }
-            Work::Group(group, mut answer) => {
-                let outcomes = Pin::new(&mut answer).take_output().expect(COMPLETE);
-                self.take_group(group, outcomes);
-            }
-        }
-    }
-
-    async fn take_outcome(&mut self, job: Job, outcome: Outcome, elapsed: Duration, limit: Duration) {
-        let error = match outcome {
-            Ok(rows) => {
-                if self.dispatch.access == Access::Write {
-                    self.dispatch.written.notify_one();
-                }
-                return self.finish(job, Ok(rows));
-            }
-            Err(error) => error,
-        };
-        match failure(&error) {
-            Failure::Refused(error) => {
-                if job.is_alone {
-                    self.dispatch.keep_apart(job.ticket.lane());
-                }
-                self.finish(job, Err(error));
-            }
-            Failure::Serialization => self.finish(job, Err(StoreError::Conflict)),
-            Failure::Cancelled => match job.ticket.stop() {
-                Some(stop) => self.finish(job, Err(stop.into())),
-                // It was rolled back, so that it may be done again, a write too.
-                None if self.canceller.may_have_hit(elapsed, limit) => self.repeat(job).await,
-                None => self.finish(job, Err(StoreError::Timeout)),
-            },
-            Failure::Stale => {
-                self.statements.remove(&job.call.key);
-                self.repeat(job).await;
-            }
-            Failure::Broken => self.lose(job),
-        }
-    }
-
     /// Starts what the queue has for this session.
     async fn fill(&mut self) {
         loop {
@@ -370,60 +308,6 @@ impl Pipeline {
         self.push(Work::Group(Group { jobs, parts, is_transaction }, answer), limit);
     }
 
-    /// The answers to a group: everybody gets his own when it was committed; else all are done again, each alone.
-    fn take_group(&mut self, group: Group, mut outcomes: Vec<Outcome>) {
-        let Group { jobs, parts, is_transaction } = group;
-        let commit = is_transaction.then(|| outcomes.pop()).flatten();
-        // Without a BEGIN each statement was a transaction of its own, and what it answered counts.
-        let is_one = is_transaction && outcomes.remove(0).is_ok();
-        let mut results = Vec::with_capacity(parts.len());
-        let mut failed = None;
-        for (part, outcome) in parts.iter().zip(outcomes) {
-            let result = outcome.map_err(|error| End::of(&failure(&error)));
-            if let Err(end) = result {
-                if end == End::Stale {
-                    self.statements.remove(&part.key);
-                }
-                // The first failure counts: those behind it say only that there was one.
-                failed = failed.or(Some(end));
-            }
-            results.push(result);
-        }
-        if let Some(Err(error)) = commit {
-            failed = failed.or(Some(End::of(&failure(&error))));
-        }
-        let mut shares: Vec<Result<Vec<Row>, End>> = Vec::new();
-        shares.resize_with(jobs.len(), || Err(End::Undone));
-        for (part, result) in parts.iter().zip(results) {
-            match failed.filter(|_| is_one).map_or(result, Err) {
-                Ok(rows) => {
-                    if self.dispatch.access == Access::Write {
-                        self.dispatch.written.notify_one();
-                    }
-                    group::share(part, &jobs, rows, |place, rows| shares[place] = Ok(rows));
-                }
-                Err(end) => part.members.iter().for_each(|place| shares[*place] = Err(end)),
-            }
-        }
-        let mut again = Vec::new();
-        for (job, share) in jobs.into_iter().zip(shares) {
-            match share {
-                Ok(rows) => self.finish(job, Ok(rows)),
-                Err(End::Broken) => self.lose(job),
-                Err(End::Stale | End::Undone) => again.push(job),
-            }
-        }
-        self.do_again(again);
-    }
-
-    /// Has writes that were not done, or were rolled back, done again: each alone, wherever there is a connection.
-    fn do_again(&mut self, jobs: Vec<Job>) {
-        let mut wanted: Vec<Job> = jobs.into_iter().filter_map(|job| self.wanted(job)).collect();
-        wanted.iter_mut().for_each(|job| job.is_alone = true);
-        self.finished += wanted.len();
-        self.dispatch.give_back(wanted);
-    }
-
     /// Keeps a statement until it is prepared. Those that come meanwhile wait for the same.
     fn park(&mut self, job: Job) {
         let key = job.call.key.clone();
@@ -470,43 +354,6 @@ impl Pipeline {
                 Failure::Cancelled | Failure::Stale | Failure::Broken => self.repeat(job).await,
             }
         }
-    }
-
-    /// Sends something again that did nothing.
-    async fn repeat(&mut self, mut job: Job) {
-        job.repeats += 1;
-        if job.repeats > REPEATS_MAX {
-            tracing::warn!(statement = ?job.call.key, "a statement found no connection that lasted");
-            return self.finish(job, Err(StoreError::Unavailable { retry_after: RETRY_AFTER }));
-        }
-        if self.client.is_closed() {
-            self.finished += 1;
-            return self.dispatch.give_back(vec![job]);
-        }
-        // Not through `start`, which would call itself: a repeated statement is prepared anew or already.
-        match self.statements.get(&job.call.key).cloned() {
-            Some(statement) => self.send(statement, job).await,
-            None => self.park(job),
-        }
-    }
-
-    /// The connection broke after it was sent.
-    fn lose(&mut self, mut job: Job) {
-        job.repeats += 1;
-        if self.dispatch.access == Access::Write {
-            self.finish(job, Err(StoreError::UnknownOutcome));
-        } else if job.repeats > REPEATS_MAX {
-            self.finish(job, Err(StoreError::Unavailable { retry_after: RETRY_AFTER }));
-        } else {
-            // A read may be sent twice.
-            self.finished += 1;
-            self.dispatch.give_back(vec![job]);
-        }
-    }
-
-    fn finish(&mut self, job: Job, result: Result<Vec<Row>, StoreError>) {
-        self.finished += 1;
-        job.answer(result);
     }
 
     /// The session is over: what was answered before that counts, and the rest goes to another one or is lost.
@@ -558,43 +405,4 @@ async fn head(running: &mut VecDeque<Running>) {
         None => Poll::Pending,
     })
     .await;
-}
-
-/// Runs a statement. `Ok` means that its transaction is committed: Postgres reports ReadyForQuery after that, and the row
-/// stream ends with it. An error, too, is given when ReadyForQuery came: the error itself comes before what it undoes.
-pub(super) async fn collect(
-    client: &Client,
-    statement: &Statement,
-    params: &[Param],
-) -> Result<Vec<Row>, Error> {
-    rows_of(client.query_raw(statement, params.iter().map(borrow)).await?).await
-}
-
-/// The rows of a statement that was sent, as [`collect`] answers them.
-pub(super) async fn rows_of(stream: RowStream) -> Result<Vec<Row>, Error> {
-    let mut stream = pin!(stream);
-    let mut rows = Vec::new();
-    while let Some(row) = stream.next().await {
-        match row {
-            Ok(row) => rows.push(row),
-            Err(error) => {
-                if error.as_db_error().is_some() {
-                    // The rest is ReadyForQuery, or the end of the connection.
-                    let _rest = stream.next().await;
-                }
-                return Err(error);
-            }
-        }
-    }
-    Ok(rows)
-}
-
-/// A parameter as the library takes it.
-pub(super) fn borrow(param: &Param) -> &(dyn ToSql + Sync) {
-    param.as_ref()
-}
-
-/// Says in the log how a session ended.
-pub(super) fn log_end(error: &Error) {
-    tracing::debug!(error = whole_message(error), "a connection to Postgres ended");
 }

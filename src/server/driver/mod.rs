@@ -4,15 +4,16 @@
 //! socket, nothing is read, no answer is taken from a call and no event from a subscription; the peer's sockets fill,
 //! and it stops. A peer that takes nothing for the write deadline is given up.
 
+mod calls;
+mod subscriptions;
+
 use super::{
     admission::HalfOpen,
     alarms::{Alarm, Alarms},
-    calls::{Calls, Started},
+    calls::Calls,
     clock,
     flows::{self, Flows},
-    messages::{end_status, event_message, rpc_error, rpc_response, source},
     shared::{Counted, Established, Shared},
-    stages::Stopwatch,
     subscriptions::{Output, Subscriptions, authorise_source},
     timer::Timer,
     transport::{LINGER, ReadHalf, WriteHalf},
@@ -21,15 +22,8 @@ use crate::{
     api,
     auth::{self, Principal},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
-    rpc::{Answer, Call, ConnectionId, Context, Status, Untrusted},
-    store::{
-        Json,
-        feed::{Item, Overflow, SubscribeRequest},
-    },
-    wire::{
-        ErrorCode,
-        envelope::{self, Publish, RpcCall, Subscribe, Subscribed},
-    },
+    rpc::{Answer, ConnectionId, Status, Untrusted},
+    wire::ErrorCode,
 };
 use futures_util::FutureExt;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -320,211 +314,6 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         caller.transactions =
             api::Transactions::at_most(self.shared.config.limits.transactions_per_connection);
         self.established = Some(Established { caller: Arc::new(caller), id });
-    }
-
-    fn on_call(&mut self, stream: u32, call: RpcCall, opened_at: Duration) {
-        let Some(established) = self.established.clone() else { return };
-        if self.calls.len() >= usize::from(self.shared.config.limits.calls_per_connection) {
-            let message = "too many calls are still running on this connection";
-            self.answer(stream, Err(Status::new(ErrorCode::RATE_LIMITED, message)));
-            return;
-        }
-        let limits = &self.shared.config.limits;
-        let limit = if call.streams == 0 { limits.call_deadline } else { limits.stream_deadline }.get();
-        let deadline = match call.deadline_ms {
-            0 => limit,
-            ms => Duration::from_millis(ms.into()).min(limit),
-        };
-        let context = Context {
-            caller: established.caller,
-            connection: established.id,
-            deadline: Some(deadline),
-            cancelled: self.calls.signal(),
-            metadata: call.metadata,
-        };
-        let stopwatch = call.times.then(|| Stopwatch::start(&self.shared.clock, self.read_at, opened_at));
-        let call = Call {
-            method: call.method,
-            encoding: call.encoding,
-            args: call.args,
-            idempotency_key: call.idempotency_key,
-            items: self.flows.open(stream, call.streams, deadline),
-        };
-        let reply = self.shared.router.dispatch(context, call);
-        let reply = match stopwatch {
-            Some(stopwatch) => stopwatch.follow(reply),
-            None => reply,
-        };
-        match self.calls.start(stream, reply, deadline) {
-            Started::Answer(result) => self.finish(stream, result),
-            // From here on its items are waited for.
-            Started::Pending => self.advance(stream),
-        }
-    }
-
-    /// The caller wants no answer. The work is stopped and then answered: its slot is free no sooner.
-    fn on_cancelled(&mut self, stream: u32) {
-        if self.flows.cancel(stream) {
-            self.answer(stream, Err(flows::cancelled()));
-        } else {
-            self.calls.cancel(stream);
-        }
-    }
-
-    fn on_items(&mut self, output: flows::Output) {
-        match output {
-            flows::Output::Advance(stream) => self.advance(stream),
-            flows::Output::Ask => self.flows.ask(&mut self.connection),
-            flows::Output::OutOfTime(stream) => {
-                let message = "the deadline passed before the items were taken";
-                self.answer(stream, Err(Status::new(ErrorCode::TIMEOUT, message)));
-            }
-        }
-    }
-
-    /// Sends items of a call, and its answer when they are all sent.
-    fn advance(&mut self, stream: u32) {
-        if let Some(result) = self.flows.advance(stream, &mut self.connection) {
-            self.answer(stream, result);
-        }
-    }
-
-    /// A handler answered: its items go first.
-    fn finish(&mut self, stream: u32, result: Result<Answer, Status>) {
-        match self.flows.answer(stream, result) {
-            Some(result) => self.answer(stream, result),
-            None => self.advance(stream),
-        }
-    }
-
-    /// An event is a call by another frame.
-    fn on_publish(&mut self, stream: u32, publish: Publish, opened_at: Duration) {
-        match api::publish_args(&publish) {
-            Err(status) => self.answer(stream, Err(status)),
-            Ok(args) => {
-                let call = RpcCall {
-                    method: api::PUBLISH.into(),
-                    args,
-                    deadline_ms: publish.deadline_ms,
-                    idempotency_key: publish.idempotency_key,
-                    ..RpcCall::default()
-                };
-                self.on_call(stream, call, opened_at);
-            }
-        }
-    }
-
-    fn answer(&mut self, stream: u32, result: Result<Answer, Status>) {
-        let sent = match result {
-            Ok(answer) => self.connection.respond(stream, &rpc_response(answer)),
-            Err(status) => self.connection.respond_error(stream, &rpc_error(status)),
-        };
-        if let Err(misuse) = sent
-            && self.connection.is_open()
-        {
-            tracing::error!(stream, %misuse, "an answer had no stream to go to");
-        }
-    }
-
-    fn on_subscribe(&mut self, stream: u32, subscribe: Subscribe) {
-        match self.open_subscription(stream, subscribe) {
-            Ok(()) => {}
-            Err(status) => self.end_subscription(stream, status),
-        }
-    }
-
-    fn open_subscription(&mut self, stream: u32, subscribe: Subscribe) -> Result<(), Status> {
-        let Some(established) = &self.established else { return Ok(()) };
-        let source = source(&subscribe)?;
-        let caller = &established.caller;
-        authorise_source(&caller.access.load(), &caller.principal, &source)?;
-        let max = self.shared.config.limits.subscriptions;
-        let counted =
-            Counted::take(&self.shared, |counters| &counters.subscriptions, max).ok_or_else(|| {
-                Status::new(ErrorCode::RATE_LIMITED, "the server has no place for more subscriptions")
-            })?;
-        let filter = if subscribe.filter.is_empty() { None } else { Some(Json::new(subscribe.filter)) };
-        let request = SubscribeRequest {
-            source,
-            filter,
-            cursor: subscribe.cursor,
-            snapshot: subscribe.snapshot,
-            overflow: match subscribe.overflow {
-                envelope::Overflow::DropOldest => Overflow::DropOldest,
-                envelope::Overflow::Block => Overflow::Block,
-                envelope::Overflow::Conflate => Overflow::Conflate,
-                envelope::Overflow::Resnapshot => Overflow::Resnapshot,
-                _ => Overflow::Close,
-            },
-        };
-        let feed = self.shared.feed.clone();
-        self.subscriptions.open(stream, counted, feed, request);
-        Ok(())
-    }
-
-    /// There is credit, for a call or for a subscription.
-    fn resume(&mut self, stream: u32) {
-        self.advance(stream);
-        let credit = self.connection.subscription_credit(stream).unwrap_or(0);
-        self.subscriptions.resume(stream, credit);
-    }
-
-    fn on_subscription(&mut self, output: Output) {
-        match output {
-            Output::Refused(stream, status) => self.end_subscription(stream, status),
-            Output::Items(stream, items) => {
-                if let Err(status) = self.authorise_events(stream) {
-                    self.end_subscription(stream, status);
-                    return;
-                }
-                for item in items {
-                    self.send_item(stream, item);
-                }
-                self.resume(stream);
-            }
-        }
-    }
-
-    /// Every batch of events is judged by the rules of its moment.
-    fn authorise_events(&self, stream: u32) -> Result<(), Status> {
-        match (&self.established, self.subscriptions.source(stream)) {
-            (Some(Established { caller, .. }), Some(source)) => {
-                Ok(authorise_source(&caller.access.load(), &caller.principal, source)?)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn send_item(&mut self, stream: u32, item: Item) {
-        let sent = match item {
-            Item::Position { cursor } => {
-                let subscribed = Subscribed { cursor: cursor.to_string(), snapshot_end: false };
-                self.connection.send_subscribed(stream, &subscribed)
-            }
-            Item::SnapshotEnd { cursor } => {
-                let subscribed = Subscribed { cursor: cursor.to_string(), snapshot_end: true };
-                self.connection.send_subscribed(stream, &subscribed)
-            }
-            Item::Snapshot(change) | Item::Event(change) => {
-                self.connection.send_event(stream, &event_message(change))
-            }
-            Item::Ended { reason, cursor } => {
-                self.end_subscription(stream, end_status(reason, cursor.as_deref()));
-                Ok(())
-            }
-        };
-        if let Err(misuse) = sent
-            && self.connection.is_open()
-        {
-            tracing::error!(stream, %misuse, "an item of a subscription could not be sent");
-            self.end_subscription(stream, Status::internal());
-        }
-    }
-
-    fn end_subscription(&mut self, stream: u32, status: Status) {
-        self.subscriptions.remove(stream);
-        // The peer may have unsubscribed at the same moment: then it has its answer.
-        let _gone_already = self.connection.end_subscription(stream, &rpc_error(status));
     }
 
     /// The rules changed: the connection and each subscription are judged anew.
