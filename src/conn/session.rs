@@ -38,7 +38,7 @@ pub(super) struct Session {
     pub(super) heartbeat: Heartbeat,
     budget: AbuseBudget,
     /// Server: the peer, until its first record decrypts and it counts.
-    unproved: Option<Peer>,
+    unproved: Option<Box<Peer>>,
     /// Client: GOAWAY was received.
     pub(super) peer_is_going_away: bool,
     /// Longest plaintext of the next record.
@@ -50,7 +50,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn server(records: RecordLayer, peer: Peer, limits: &Limits, now: Duration) -> Self {
         let side = Side::Server(ServerStreams::new(limits));
-        Self { unproved: Some(peer), ..Self::new(side, records, limits, now) }
+        Self { unproved: Some(Box::new(peer)), ..Self::new(side, records, limits, now) }
     }
 
     pub(super) fn client(records: RecordLayer, hello: &ServerHello, limits: &Limits, now: Duration) -> Self {
@@ -101,7 +101,7 @@ impl Session {
         let plaintext = self.records.open(body)?;
         self.heartbeat.on_record_received(now);
         if let Some(peer) = self.unproved.take() {
-            events.push_back(Event::Established(peer));
+            events.push_back(Event::Established(*peer));
         }
         let mut reader = Reader::new(plaintext);
         if reader.is_empty() {

@@ -30,6 +30,7 @@ pub(super) enum TurnedAway {
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     connections: Arc<Semaphore>,
+    connections_max: u32,
     half_open: Arc<Semaphore>,
     half_open_per_address: u32,
     rate_per_second: f64,
@@ -59,6 +60,7 @@ impl Admission {
         let places = |count: u32| Arc::new(Semaphore::new(usize::try_from(count).unwrap_or(usize::MAX >> 3)));
         Self {
             connections: places(limits.connections),
+            connections_max: limits.connections,
             half_open: places(limits.half_open),
             half_open_per_address: limits.half_open_per_ip,
             rate_per_second: f64::from(limits.handshakes_per_ip_per_second),
@@ -70,6 +72,11 @@ impl Admission {
     /// Waits for a place for one more connection. Taken before accept, so that the backlog, not memory, holds the rest.
     pub(super) async fn connection(&self) -> OwnedSemaphorePermit {
         self.connections.clone().acquire_owned().await.expect("the semaphore is never closed")
+    }
+
+    /// Waits until no connection has its place any more. For the end, when no new ones are let in: it takes them all.
+    pub(super) async fn all_connections_ended(&self) {
+        let _all = self.connections.acquire_many(self.connections_max).await;
     }
 
     /// Takes a half-open place for an address. Loopback is counted in the whole but has no share and no rate: whoever

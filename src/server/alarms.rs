@@ -1,72 +1,139 @@
 //! What happens to the whole daemon and concerns every connection: new access rules, and its end.
+//!
+//! Every connection has a bell, and one task rings them all. A connection that waited on the channels themselves would
+//! take, each time that it has something else to do, a lock that all connections share; and it would hold three times
+//! the memory.
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use std::time::Duration;
+use futures_util::task::AtomicWaker;
+use std::{
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// What happened.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alarm {
     /// There are new access rules.
     AccessChanged,
-    /// The daemon is to stop, and gives up calls at this time; `None` while it is not.
-    Drain(Option<Duration>),
+    /// The daemon is to stop.
+    Drain,
 }
 
-enum Watched {
-    Access(watch::Receiver<u64>),
-    Drain(watch::Receiver<Option<Duration>>),
-}
+impl Alarm {
+    /// In the order in which they are told.
+    const ALL: [Self; 2] = [Self::AccessChanged, Self::Drain];
 
-/// Waits for both, over the whole life of a connection.
-///
-/// To wait on a watch takes a lock that all connections share, so it is done once for each change and not each time that a
-/// connection has something else to do: the set below looks at what was woken, and at nothing else.
-pub(super) struct Alarms(FuturesUnordered<BoxFuture<'static, Option<Watched>>>);
-
-impl Alarms {
-    /// The present state of the drain is the first alarm: the daemon may be stopping already.
-    pub(super) fn new(access: watch::Receiver<u64>, mut drain: watch::Receiver<Option<Duration>>) -> Self {
-        drain.mark_changed();
-        let alarms = Self(FuturesUnordered::new());
-        alarms.watch(Watched::Access(access));
-        alarms.watch(Watched::Drain(drain));
-        alarms
-    }
-
-    fn watch(&self, watched: Watched) {
-        self.0.push(Box::pin(changed(watched)));
-    }
-
-    /// The next one. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Alarm {
-        loop {
-            match self.0.next().await {
-                Some(Some(Watched::Access(mut access))) => {
-                    access.mark_unchanged();
-                    self.watch(Watched::Access(access));
-                    return Alarm::AccessChanged;
-                }
-                Some(Some(Watched::Drain(mut drain))) => {
-                    let until = *drain.borrow_and_update();
-                    self.watch(Watched::Drain(drain));
-                    return Alarm::Drain(until);
-                }
-                // Whoever would say so is gone.
-                Some(None) => {}
-                None => std::future::pending().await,
-            }
+    fn bit(self) -> u8 {
+        match self {
+            Self::AccessChanged => 1,
+            Self::Drain => 2,
         }
     }
 }
 
-/// Gives the receiver back once its value has changed; `None` when it cannot change any more.
-async fn changed(mut watched: Watched) -> Option<Watched> {
-    let is_alive = match &mut watched {
-        Watched::Access(access) => access.changed().await.is_ok(),
-        Watched::Drain(drain) => drain.changed().await.is_ok(),
-    };
-    is_alive.then_some(watched)
+/// One connection's bell.
+#[derive(Debug)]
+struct Bell {
+    waker: AtomicWaker,
+    /// The bits of the alarms that were not told yet.
+    rung: AtomicU8,
+    /// Where it is in [`Bells`]; changed only under the lock.
+    place: AtomicUsize,
+}
+
+/// The bells of all connections.
+#[derive(Debug, Default)]
+pub(super) struct Bells(Mutex<Vec<Arc<Bell>>>);
+
+impl Bells {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Bell>>> {
+        // No code that holds the lock leaves it half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells every connection.
+    fn ring(&self, alarm: Alarm) {
+        for bell in self.lock().iter() {
+            bell.rung.fetch_or(alarm.bit(), Ordering::AcqRel);
+            bell.waker.wake();
+        }
+    }
+
+    /// Rings when the rules change and when the daemon is to stop; `on_access` goes before the former. Runs until neither can
+    /// happen any more.
+    pub(super) async fn follow(
+        self: Arc<Self>,
+        mut access: watch::Receiver<u64>,
+        mut drain: watch::Receiver<Option<Duration>>,
+        on_access: impl Fn() + Send,
+    ) {
+        loop {
+            let alarm = tokio::select! {
+                Ok(()) = access.changed() => Alarm::AccessChanged,
+                Ok(()) = drain.changed() => Alarm::Drain,
+                else => return,
+            };
+            if alarm == Alarm::AccessChanged {
+                on_access();
+            }
+            self.ring(alarm);
+        }
+    }
+}
+
+/// The alarms of one connection, over its whole life.
+pub(super) struct Alarms {
+    bells: Arc<Bells>,
+    bell: Arc<Bell>,
+}
+
+impl Alarms {
+    /// The daemon may be stopping already, so that is the first alarm.
+    pub(super) fn new(bells: &Arc<Bells>) -> Self {
+        let bell = Bell {
+            waker: AtomicWaker::new(),
+            rung: AtomicU8::new(Alarm::Drain.bit()),
+            place: AtomicUsize::new(0),
+        };
+        let bell = Arc::new(bell);
+        let mut all = bells.lock();
+        bell.place.store(all.len(), Ordering::Relaxed);
+        all.push(Arc::clone(&bell));
+        drop(all);
+        Self { bells: Arc::clone(bells), bell }
+    }
+
+    /// The next one. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Alarm {
+        poll_fn(|cx| {
+            // Before the look, so that a ring after the look wakes.
+            self.bell.waker.register(cx.waker());
+            let rung = self.bell.rung.load(Ordering::Acquire);
+            let Some(alarm) = Alarm::ALL.into_iter().find(|alarm| rung & alarm.bit() != 0) else {
+                return Poll::Pending;
+            };
+            self.bell.rung.fetch_and(!alarm.bit(), Ordering::AcqRel);
+            Poll::Ready(alarm)
+        })
+        .await
+    }
+}
+
+impl Drop for Alarms {
+    fn drop(&mut self) {
+        let mut bells = self.bells.lock();
+        let place = self.bell.place.load(Ordering::Relaxed);
+        bells.swap_remove(place);
+        if let Some(moved) = bells.get(place) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -76,19 +143,49 @@ mod tests {
 
     #[tokio::test]
     async fn every_change_is_told_once() {
-        let (access, access_changes) = watch::channel(0);
+        let (bells, access) = (Arc::new(Bells::default()), watch::Sender::new(0));
         let (drain, draining) = watch::channel(None);
-        let mut alarms = Alarms::new(access_changes, draining);
-        assert_eq!(alarms.next().await, Alarm::Drain(None));
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&heard);
+        let on_access = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let following = tokio::spawn(Arc::clone(&bells).follow(access.subscribe(), draining, on_access));
+        let mut alarms = Alarms::new(&bells);
+        assert_eq!(alarms.next().await, Alarm::Drain, "it may have begun before");
         assert_eq!(alarms.next().now_or_never(), None);
-        for generation in 1..4 {
+        tokio::task::yield_now().await;
+        for generation in 1..4_u64 {
             access.send_replace(generation);
             assert_eq!(alarms.next().await, Alarm::AccessChanged);
             assert_eq!(alarms.next().now_or_never(), None);
+            assert_eq!(heard.load(Ordering::Relaxed), usize::try_from(generation).unwrap());
         }
         drain.send_replace(Some(Duration::ZERO));
-        assert_eq!(alarms.next().await, Alarm::Drain(Some(Duration::ZERO)));
+        assert_eq!(alarms.next().await, Alarm::Drain);
         drop((access, drain));
+        following.await.expect("it ends with those who could ring");
         assert_eq!(alarms.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn whoever_stays_is_told_and_whoever_leaves_is_forgotten() {
+        let bells = Arc::new(Bells::default());
+        let mut all: Vec<_> = (0..5).map(|_| Alarms::new(&bells)).collect();
+        for alarms in &mut all {
+            assert_eq!(alarms.next().now_or_never(), Some(Alarm::Drain));
+        }
+        for gone in [0, 2, 2] {
+            drop(all.remove(gone));
+        }
+        assert_eq!(bells.lock().len(), 2);
+        bells.ring(Alarm::AccessChanged);
+        bells.ring(Alarm::Drain);
+        for alarms in &mut all {
+            let told = [(); 3].map(|()| alarms.next().now_or_never());
+            assert_eq!(told, [Some(Alarm::AccessChanged), Some(Alarm::Drain), None]);
+        }
+        drop(all);
+        assert!(bells.lock().is_empty());
     }
 }

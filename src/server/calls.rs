@@ -1,10 +1,10 @@
 //! The calls in flight of one connection, polled by the connection's own task: no task is spawned for a call.
 
+use super::running::Running;
 use crate::{
     rpc::{Answer, CancelSignal, Reply, Status},
     wire::ErrorCode,
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use std::{
     pin::Pin,
     sync::Arc,
@@ -100,7 +100,7 @@ fn timeout() -> Status {
 /// The set. A slot is free only when the work behind it has stopped, whatever the caller was told.
 #[derive(Default)]
 pub(super) struct Calls {
-    running: FuturesUnordered<Next>,
+    running: Running<Next>,
     /// The signal of the call that is dispatched next; calls that are answered at once leave it for another one.
     spare: CancelSignal,
 }
@@ -152,6 +152,11 @@ impl Calls {
     /// Calls whose work has not stopped.
     pub(super) fn len(&self) -> usize {
         self.running.len()
+    }
+
+    /// Gives back what it holds for calls, if there are none.
+    pub(super) fn rest(&mut self) {
+        self.running.rest();
     }
 
     /// Waits for the next answer. Waits for ever when nothing runs. Cancel-safe.

@@ -2,6 +2,7 @@
 
 use super::{
     admission::Admission,
+    alarms::Bells,
     clock::DaemonClock,
     config::Config,
     http, listener,
@@ -120,6 +121,7 @@ impl Daemon {
             admission: Admission::new(&config.limits),
             config,
             drain: draining,
+            bells: Arc::new(Bells::default()),
             counters: Counters::default(),
         });
         let site = http::site(shared.clone(), store.clone());
@@ -156,6 +158,8 @@ impl Daemon {
     /// Serves until `stop`, then drains: GOAWAY, in-flight calls finish, at most for the drain time.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { shared, listener, site, drain, store, cluster, .. } = self;
+        let (access, draining) = (shared.access.changes(), shared.drain.clone());
+        let ringing = tokio::spawn(shared.bells.clone().follow(access, draining, || {}));
         let serving = tokio::spawn(listener::run(shared.clone(), listener, site));
         stop.await;
         let wait = shared.config.limits.drain.get();
@@ -165,6 +169,7 @@ impl Daemon {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the listener failed");
         }
+        ringing.abort();
         let stopped = tokio::time::timeout(STOP_DEADLINE, async {
             shared.feed.stop();
             store.close().await;

@@ -3,17 +3,14 @@
 //! A handler's chunk is pulled only when everything of the one before is sent and there is credit for more, so a client
 //! that gives none stops its own handler and nothing else. An answer waits until the items before it are sent.
 
+use super::{running::Running, timer::Timer};
 use crate::{
     conn::{ApiMisuse, Connection},
     rpc::{Answer, CLIENT_ITEMS_WINDOW, Demand, ItemPipes, Items, Status, items},
     wire::ErrorCode,
 };
 use bytes::Bytes;
-use futures_util::{
-    StreamExt,
-    future::{AbortHandle, Abortable, Aborted, BoxFuture},
-    stream::FuturesUnordered,
-};
+use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture};
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU32,
@@ -79,19 +76,16 @@ pub(super) enum Output {
 }
 
 /// All of one connection.
+#[derive(Default)]
 pub(super) struct Flows {
     flows: HashMap<u32, Flow>,
-    running: FuturesUnordered<Pull>,
-    bell: Arc<Notify>,
+    running: Running<Pull>,
+    /// Rung by handlers that take items; made with the first of them.
+    bell: Option<Arc<Notify>>,
+    /// For the answer that has waited longest for its items to be taken.
+    timer: Timer,
     /// The sum of `open` beyond the first of each call.
     open_beyond_first: u32,
-}
-
-impl Default for Flows {
-    fn default() -> Self {
-        let bell = Arc::new(Notify::new());
-        Self { flows: HashMap::new(), running: FuturesUnordered::new(), bell, open_beyond_first: 0 }
-    }
 }
 
 impl Flows {
@@ -101,7 +95,7 @@ impl Flows {
             return Items::default();
         }
         let deadline = Instant::now() + deadline;
-        let (items, ItemPipes { client, server }) = items(directions, &self.bell);
+        let (items, ItemPipes { client, server }) = items(directions, self.bell.get_or_insert_default());
         let source = server.map_or(Source::Closed, Source::Parked);
         let client = client.map(|(items, demand)| Client { items, demand, owed: 0, open: 0 });
         let flow =
@@ -149,8 +143,19 @@ impl Flows {
     fn give_back(&mut self, items: u32) {
         if items > 0 {
             self.open_beyond_first -= items;
-            self.bell.notify_one();
+            self.ring();
         }
+    }
+
+    fn ring(&self) {
+        if let Some(bell) = &self.bell {
+            bell.notify_one();
+        }
+    }
+
+    /// Gives back what it holds for calls, if there are none.
+    pub(super) fn rest(&mut self) {
+        self.running.rest();
     }
 
     /// The handler answered: gives the answer back when it may be sent now. A failure does not wait for items.
@@ -160,6 +165,8 @@ impl Flows {
         result: Result<Answer, Status>,
     ) -> Option<Result<Answer, Status>> {
         match self.flows.get_mut(&stream) {
+            // A call without items.
+            None => Some(result),
             Some(flow) if flow.is_cancelled => {
                 self.remove(stream);
                 Some(result.and(Err(cancelled())))
@@ -168,7 +175,7 @@ impl Flows {
                 flow.answer = Some(result);
                 None
             }
-            _ => {
+            Some(_) => {
                 self.remove(stream);
                 Some(result)
             }
@@ -183,7 +190,7 @@ impl Flows {
         let freed = u32::from(client.open > 1);
         client.open = client.open.saturating_sub(1);
         if client.owed > 0 {
-            self.bell.notify_one();
+            self.ring();
         }
         self.give_back(freed);
     }
@@ -262,26 +269,27 @@ impl Flows {
             let held = self.flows.iter().filter(|(_, flow)| flow.answer.is_some());
             let first =
                 held.min_by_key(|(_, flow)| flow.deadline).map(|(stream, flow)| (*stream, flow.deadline));
-            let out_of_time = async {
-                match first {
-                    Some((stream, deadline)) => {
-                        tokio::time::sleep_until(deadline).await;
-                        stream
-                    }
+            let rung = async {
+                match &self.bell {
+                    Some(bell) => bell.notified().await,
                     None => std::future::pending().await,
                 }
             };
             let (stream, chunks, chunk) = tokio::select! {
-                () = self.bell.notified() => return Output::Ask,
+                () = rung => return Output::Ask,
                 Some(pulled) = self.running.next() => match pulled {
                     Ok(pulled) => pulled,
                     // Nobody takes its items any more.
                     Err(Aborted) => continue,
                 },
-                stream = out_of_time => {
-                    self.remove(stream);
-                    return Output::OutOfTime(stream);
-                }
+                () = self.timer.wait(first.map(|(_, deadline)| deadline)) => match first {
+                    Some((stream, deadline)) if deadline <= Instant::now() => {
+                        self.remove(stream);
+                        return Output::OutOfTime(stream);
+                    }
+                    // It went off for an answer that is sent.
+                    _ => continue,
+                },
             };
             let Some(flow) = self.flows.get_mut(&stream) else { continue };
             match chunk {

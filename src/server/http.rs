@@ -1,6 +1,11 @@
 //! HTTP on the daemon's port: health, readiness, and the way into WebSocket.
 
-use super::{admission::HalfOpen, driver, shared::Shared, transport::websocket};
+use super::{
+    admission::HalfOpen,
+    driver,
+    shared::Shared,
+    transport::{rewound::Rewound, websocket},
+};
 use crate::{store::Store, wire::limits::RECORD_BODY_MAX};
 use axum::{
     Router,
@@ -19,7 +24,6 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::net::TcpStream;
 
 /// Where WebSocket connections are made.
 pub const WEBSOCKET_PATH: &str = "/raystream";
@@ -64,7 +68,7 @@ pub(super) fn site(shared: Arc<Shared>, store: Store) -> Router {
 /// Serves one HTTP request, or the WebSocket connection it becomes.
 pub(super) async fn serve(
     site: Router,
-    stream: TcpStream,
+    stream: Rewound,
     peer: SocketAddr,
     accepted: Duration,
     half_open: HalfOpen,

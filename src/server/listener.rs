@@ -3,11 +3,11 @@
 use super::{
     driver, http,
     shared::Shared,
-    transport::{LINGER, tcp},
+    transport::{LINGER, rewound::Rewound, tcp},
 };
 use crate::wire::{ErrorCode, handshake::encode_refusal};
 use axum::Router;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use std::{
     fs::File,
     io,
@@ -22,7 +22,6 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpSocket, TcpStream},
-    task::JoinSet,
 };
 
 /// Connections that may wait in the kernel while every place is taken.
@@ -31,6 +30,9 @@ const BACKLOG: u32 = 1_024;
 const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait after accept failed again and again.
 const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Whether accepted sockets have the TCP_NODELAY of the one that listens, so that it is not set on each of them.
+const NODELAY_IS_INHERITED: bool = cfg!(target_os = "linux");
 
 /// How long a port that is taken is tried again: a daemon that was killed a moment ago still holds it while it dies.
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
@@ -58,18 +60,18 @@ pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 fn try_bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
 /// Accepts until the daemon drains, then waits for every connection to end.
 pub(super) async fn run(shared: Arc<Shared>, listener: TcpListener, site: Router) {
-    let mut connections = JoinSet::new();
-    accept(&shared, listener, &site, &mut connections).await;
-    while connections.join_next().await.is_some() {}
+    accept(&shared, listener, &site).await;
+    shared.admission.all_connections_ended().await;
 }
 
-async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router, connections: &mut JoinSet<()>) {
+async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router) {
     let mut drain = shared.drain.clone();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     let mut spare = SpareDescriptor::open();
@@ -81,16 +83,20 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router, conn
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = drain.wait_for(Option::is_some) => return,
-            Some(_) = connections.join_next() => continue,
         };
         match accepted {
             Ok((stream, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
                 let (shared, site) = (shared.clone(), site.clone());
-                connections.spawn(async move {
+                // Its permit is what says that it has ended: a set of tasks would wake this one for each end.
+                tokio::spawn(async move {
                     let _permit = permit;
+                    let greeting = greet(shared.clone(), site, stream, peer);
                     let panics = &shared.counters.panics;
-                    isolated(panics, peer, greet(shared.clone(), site, stream, peer)).await;
+                    // One after the other on the heap, so that a connection holds no room for its greeting.
+                    if let Some(Some(connection)) = isolated(panics, peer, Box::pin(greeting)).await {
+                        isolated(panics, peer, connection).await;
+                    }
                 });
             }
             Err(error) => {
@@ -104,46 +110,54 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router, conn
 }
 
 /// Runs a connection so that its panic is its own end and nobody else's.
-async fn isolated(panics: &AtomicU64, peer: SocketAddr, connection: impl Future<Output = ()>) {
-    if AssertUnwindSafe(connection).catch_unwind().await.is_err() {
+async fn isolated<T>(panics: &AtomicU64, peer: SocketAddr, connection: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(connection).catch_unwind().await;
+    if ended.is_err() {
         let panics = panics.fetch_add(1, Ordering::Relaxed) + 1;
         tracing::error!(%peer, panics, "a connection panicked; the others go on");
     }
+    ended.ok()
 }
 
-/// Looks at the first byte and hands the connection on.
-async fn greet(shared: Arc<Shared>, site: Router, stream: TcpStream, peer: SocketAddr) {
+/// Looks at the first byte, and gives what serves the connection from there on.
+async fn greet(
+    shared: Arc<Shared>,
+    site: Router,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+) -> Option<BoxFuture<'static, ()>> {
     let accepted = shared.clock.now();
     let half_open = match shared.admission.half_open(peer.ip(), accepted) {
         Ok(half_open) => half_open,
         Err(reason) => {
             tracing::debug!(%peer, %reason, "connection turned away");
-            return Box::pin(refuse(stream, ErrorCode::RATE_LIMITED)).await;
+            return Some(Box::pin(refuse(stream, ErrorCode::RATE_LIMITED)));
         }
     };
-    if let Err(error) = stream.set_nodelay(true) {
+    if !NODELAY_IS_INHERITED && let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
     }
     let deadline = shared.config.limits.handshake_deadline.get();
-    let mut first = [0; 1];
-    match tokio::time::timeout(deadline, stream.peek(&mut first)).await {
-        Ok(Ok(1)) => {}
-        Ok(Ok(_) | Err(_)) => return,
+    let arrived = match tokio::time::timeout(deadline, tcp::first_bytes(&mut stream)).await {
+        Ok(arrived) => arrived.ok()?,
         Err(_) => {
             tracing::debug!(%peer, "nothing came within the handshake deadline");
-            return Box::pin(refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT)).await;
+            return Some(Box::pin(refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT)));
         }
-    }
-    match first[0] {
+    };
+    let connection: BoxFuture<'static, ()> = match *arrived.first()? {
         // HANDSHAKE_INIT is shorter than 256 bytes, so the first byte of its length is zero.
-        // On the heap: what waits here would otherwise hold the room of all three, twice, for as long as it lives.
-        0 => Box::pin(driver::serve(shared, peer, accepted, tcp::split(stream), half_open)).await,
-        b'A'..=b'Z' => Box::pin(http::serve(site, stream, peer, accepted, half_open, deadline)).await,
+        0 => Box::pin(driver::serve(shared, peer, accepted, tcp::split(stream, arrived), half_open)),
+        b'A'..=b'Z' => {
+            let stream = Rewound::new(stream, arrived);
+            Box::pin(http::serve(site, stream, peer, accepted, half_open, deadline))
+        }
         other => {
             tracing::info!(%peer, first_byte = other, "neither raystream nor HTTP");
-            Box::pin(refuse(stream, ErrorCode::PROTOCOL_ERROR)).await;
+            Box::pin(refuse(stream, ErrorCode::PROTOCOL_ERROR))
         }
-    }
+    };
+    Some(connection)
 }
 
 /// Says no in clear and hangs up.
@@ -186,6 +200,16 @@ impl SpareDescriptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::task::JoinSet;
+
+    #[tokio::test]
+    async fn an_accepted_socket_does_not_wait_to_fill_segments() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert_eq!(stream.nodelay().unwrap(), NODELAY_IS_INHERITED);
+        drop(peer);
+    }
 
     #[tokio::test]
     async fn a_panic_ends_its_own_connection_and_is_counted() {

@@ -15,6 +15,7 @@ pub mod key_file;
 mod listener;
 pub mod logging;
 mod messages;
+mod running;
 mod shared;
 mod stages;
 mod subscriptions;

@@ -1,6 +1,6 @@
 //! What every connection of the daemon has in common.
 
-use super::{admission::Admission, clock::DaemonClock, config::Config};
+use super::{admission::Admission, alarms::Bells, clock::DaemonClock, config::Config};
 use crate::{api, auth::AccessHandle, conn::ServerConfig, rpc::ConnectionId, store::feed::Feed};
 use std::{
     sync::{
@@ -22,6 +22,8 @@ pub(super) struct Shared {
     pub(super) config: Config,
     /// Set when the daemon is to stop; carries when in-flight calls are given up.
     pub(super) drain: watch::Receiver<Option<Duration>>,
+    /// How connections learn of what concerns all of them.
+    pub(super) bells: Arc<Bells>,
     pub(super) counters: Counters,
 }
 

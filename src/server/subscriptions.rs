@@ -1,7 +1,7 @@
 //! The subscriptions of one connection: pulled from the feed while the peer has given credit, so that a slow reader
 //! fills its own bounded queue and nothing else.
 
-use super::shared::Counted;
+use super::{running::Running, shared::Counted};
 use crate::{
     auth::{self, Access, Denied, Principal, TopicRight},
     conn::stream_map::StreamMap,
@@ -11,7 +11,7 @@ use crate::{
         feed::{Feed, Item, Source, SubscribeRequest, Subscription},
     },
 };
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::future::BoxFuture;
 
 /// Items pulled at once: enough to fill a record, few enough to stay in the cache.
 const PULL_MAX: usize = 256;
@@ -63,7 +63,7 @@ pub(super) fn authorise_source(
 #[derive(Default)]
 pub(super) struct Subscriptions {
     entries: StreamMap<Entry>,
-    running: FuturesUnordered<BoxFuture<'static, Pulled>>,
+    running: Running<BoxFuture<'static, Pulled>>,
 }
 
 impl Subscriptions {
@@ -109,6 +109,11 @@ impl Subscriptions {
     /// Whether [`next`](Self::next) may bring something.
     pub(super) fn is_running(&self) -> bool {
         !self.running.is_empty()
+    }
+
+    /// Gives back what it holds for subscriptions, if there are none.
+    pub(super) fn rest(&mut self) {
+        self.running.rest();
     }
 
     /// Waits for something to send. Waits for ever when nothing runs. Cancel-safe.

@@ -48,21 +48,31 @@ enum DriverError {
 }
 
 /// Serves a connection from its first record to its end.
-pub(super) async fn serve<R: ReadHalf, W: WriteHalf>(
+///
+/// What it waits with is small: what it begins with is used up before the future is made.
+pub(super) fn serve<R: ReadHalf, W: WriteHalf>(
     shared: Arc<Shared>,
     peer: SocketAddr,
     accepted: Duration,
     halves: (R, W),
     half_open: HalfOpen,
-) {
+) -> impl Future<Output = ()> + Send + use<R, W> {
     let max = shared.config.limits.connections;
     // The permit before accept is the bound; this is the count that others read.
-    let _counted = Counted::take(&shared, |counters| &counters.connections, max);
-    let result = match Driver::new(shared, peer, accepted, halves, half_open) {
-        Ok(driver) => driver.run().await,
-        Err(error) => Err(error),
+    let counted = Counted::take(&shared, |counters| &counters.connections, max);
+    let driver = match Driver::new(shared, peer, accepted, halves, half_open) {
+        Ok(driver) => Some(driver),
+        Err(error) => {
+            log_end(peer, &Err(error));
+            None
+        }
     };
-    log_end(peer, &result);
+    async move {
+        let _counted = counted;
+        if let Some(mut driver) = driver {
+            driver.run().await;
+        }
+    }
 }
 
 struct Driver<R, W> {
@@ -71,7 +81,8 @@ struct Driver<R, W> {
     connection: Connection,
     reader: R,
     writer: W,
-    half_open: Option<HalfOpen>,
+    /// Until the handshake is done; on the heap, because it is long gone when memory counts.
+    half_open: Option<Box<HalfOpen>>,
     established: Option<Established>,
     calls: Calls,
     flows: Flows,
@@ -108,14 +119,14 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         let config = shared.connection_config.clone();
         let connection = Connection::server(config, clock::entropy()?, R::FRAMING, accepted)?;
         Ok(Box::new(Self {
-            alarms: Alarms::new(shared.access.changes(), shared.drain.clone()),
+            alarms: Alarms::new(&shared.bells),
             timer: Timer::default(),
             shared,
             peer_address,
             connection,
             reader,
             writer,
-            half_open: Some(half_open),
+            half_open: Some(Box::new(half_open)),
             established: None,
             calls: Calls::default(),
             flows: Flows::default(),
@@ -127,7 +138,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     }
 
     /// Runs the connection to its end.
-    async fn run(mut self: Box<Self>) -> Result<(), DriverError> {
+    async fn run(&mut self) {
         let result = self.serve().await;
         if let Err(DriverError::Connection(_)) = &result {
             // A stranger holds no half-open place while we take leave.
@@ -135,7 +146,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             // Only at the end: an open connection does not keep room for it.
             Box::pin(self.say_goodbye()).await;
         }
-        result
+        log_end(self.peer_address, &result);
     }
 
     async fn serve(&mut self) -> Result<(), DriverError> {
@@ -241,7 +252,8 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             Wake::Items(output) => self.on_items(output),
             Wake::Subscription(output) => self.on_subscription(output),
             Wake::Alarm(Alarm::AccessChanged) => self.recheck_access(),
-            Wake::Alarm(Alarm::Drain(until)) => {
+            Wake::Alarm(Alarm::Drain) => {
+                let until = *self.shared.drain.borrow();
                 if let (Some(until), None) = (until, self.draining_until) {
                     self.draining_until = Some(until);
                     // A peer without keys yet has no stream to lose: its handshake deadline ends it.
@@ -258,6 +270,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 }
                 self.reader.rest();
                 self.writer.rest();
+                self.calls.rest();
+                self.flows.rest();
+                self.subscriptions.rest();
                 self.connection.handle_timeout(now)?;
             }
         }
@@ -339,9 +354,10 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// Sends what is left to say: after an orderly end everything that is queued, after an error only CLOSE.
     async fn say_goodbye(&mut self) {
         let said = tokio::time::timeout(self.shared.config.limits.write_deadline.get(), async {
-            while !self.connection.is_drained() || self.writer.has_output() {
+            // The very last is left to `finish`, so that it can go together with the end.
+            loop {
                 self.writer.take(&mut self.connection, self.shared.clock.now());
-                if !self.writer.has_output() {
+                if self.connection.is_drained() || !self.writer.has_output() {
                     break;
                 }
                 self.writer.write().await?;

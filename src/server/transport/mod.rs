@@ -1,5 +1,6 @@
 //! Transports: what carries records. Each is two halves, so that a peer that does not read cannot stop us from reading.
 
+pub(super) mod rewound;
 pub(super) mod tcp;
 pub(super) mod websocket;
 
@@ -46,6 +47,6 @@ pub(super) trait WriteHalf: Send {
     /// Gives back buffers that hold nothing, as [`ReadHalf::rest`] does.
     fn rest(&mut self) {}
 
-    /// Ends the transport after everything is written.
+    /// Writes everything that still waits, and ends the transport.
     fn finish(&mut self) -> impl Future<Output = io::Result<()>> + Send;
 }

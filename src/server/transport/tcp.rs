@@ -3,9 +3,9 @@
 use super::{ReadHalf, WRITE_BATCH, WriteHalf};
 use crate::conn::{Connection, ConnectionError, Framing};
 use bytes::BytesMut;
-use std::{io, time::Duration};
+use std::{future::poll_fn, io, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -17,10 +17,20 @@ const READ_MIN: usize = 512;
 /// Largest read: two of the largest records, so that one that is cut in the middle is not moved for long.
 const READ_MAX: usize = 128 * 1024;
 
-/// Splits a stream.
-pub(in crate::server) fn split(stream: TcpStream) -> (TcpReadHalf, TcpWriteHalf) {
+/// Waits for the first bytes of a connection. None: the peer ended.
+///
+/// They are read rather than looked at, so that no second system call has to fetch them.
+pub(in crate::server) async fn first_bytes(stream: &mut TcpStream) -> io::Result<BytesMut> {
+    let mut arrived = BytesMut::with_capacity(READ_MIN);
+    stream.read_buf(&mut arrived).await?;
+    Ok(arrived)
+}
+
+/// Splits a stream from which something was read already.
+pub(in crate::server) fn split(stream: TcpStream, arrived: BytesMut) -> (TcpReadHalf, TcpWriteHalf) {
     let (reader, writer) = stream.into_split();
-    let reader = TcpReadHalf { socket: reader, buffer: BytesMut::new(), read_size: READ_MIN };
+    let is_rewound = !arrived.is_empty();
+    let reader = TcpReadHalf { socket: reader, buffer: arrived, is_rewound, read_size: READ_MIN };
     (reader, TcpWriteHalf { socket: writer, buffer: Vec::new(), written: 0 })
 }
 
@@ -34,6 +44,8 @@ pub(in crate::server) async fn discard(socket: &mut (impl AsyncReadExt + Unpin))
 pub(in crate::server) struct TcpReadHalf {
     socket: OwnedReadHalf,
     buffer: BytesMut,
+    /// `buffer` has what came before the stream was split, and nobody was told yet.
+    is_rewound: bool,
     read_size: usize,
 }
 
@@ -41,12 +53,16 @@ impl ReadHalf for TcpReadHalf {
     const FRAMING: Framing = Framing::Stream;
 
     async fn read(&mut self) -> io::Result<bool> {
+        if std::mem::take(&mut self.is_rewound) {
+            return Ok(true);
+        }
         if self.buffer.is_empty() {
             if self.read_size == READ_MIN {
                 // A quiet connection keeps no buffer: wait first, then make room.
                 self.buffer = BytesMut::new();
             }
-            self.socket.readable().await?;
+            // The registration that belongs to the one task that reads; `readable` would add a waiter to a list.
+            poll_fn(|cx| self.socket.as_ref().poll_read_ready(cx)).await?;
         }
         self.buffer.reserve(self.read_size);
         let room = self.buffer.capacity() - self.buffer.len();
@@ -73,6 +89,19 @@ impl ReadHalf for TcpReadHalf {
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError> {
         connection.handle_input(now, &mut self.buffer)
     }
+}
+
+/// Sends what the end of the stream follows at once: the system keeps it for so long, and both are one segment.
+#[cfg(target_os = "linux")]
+fn send_before_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    use rustix::net::{SendFlags, send};
+    Ok(send(stream, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+}
+
+/// Elsewhere the two are sent one after the other.
+#[cfg(not(target_os = "linux"))]
+fn send_before_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    socket2::SockRef::from(stream).send(bytes)
 }
 
 /// Writes from one buffer: 0 <= `written` <= `buffer.len()`.
@@ -112,8 +141,56 @@ impl WriteHalf for TcpWriteHalf {
 
     async fn finish(&mut self) -> io::Result<()> {
         while self.has_output() {
-            self.write().await?;
+            let (stream, waiting) = (self.socket.as_ref(), &self.buffer[self.written..]);
+            self.written += stream.async_io(Interest::WRITABLE, || send_before_end(stream, waiting)).await?;
         }
         self.socket.shutdown().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, peer)
+    }
+
+    #[tokio::test]
+    async fn what_came_before_the_split_is_read_once_and_first() {
+        let (mut stream, mut peer) = pair().await;
+        peer.write_all(b"first").await.unwrap();
+        let arrived = first_bytes(&mut stream).await.unwrap();
+        assert_eq!(arrived, b"first"[..]);
+        let (mut reader, _writer) = split(stream, arrived);
+        assert!(reader.read().await.unwrap());
+        assert_eq!(reader.buffer, b"first"[..]);
+        peer.write_all(b" then").await.unwrap();
+        assert!(reader.read().await.unwrap());
+        assert_eq!(reader.buffer, b"first then"[..]);
+        drop(peer);
+        assert!(!reader.read().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn everything_that_waits_arrives_before_the_end() {
+        // The longer one is more than the system takes before the peer reads.
+        for length in [0, 5, 16 << 20] {
+            let (stream, mut peer) = pair().await;
+            let (_reader, mut writer) = split(stream, BytesMut::new());
+            writer.buffer = (0..=u8::MAX).cycle().take(length).collect();
+            let expected = writer.buffer.clone();
+            let reading = tokio::spawn(async move {
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all).await.unwrap();
+                all
+            });
+            writer.finish().await.unwrap();
+            assert!(!writer.has_output());
+            assert!(reading.await.unwrap() == expected, "{length}");
+        }
     }
 }
