@@ -129,6 +129,19 @@ impl ServerConfig {
         self.limits.check()?;
         check_suites(&self.suites, self.psk.is_some())
     }
+
+    /// Remembers a client that proved its key and is let in: its next handshakes cost one computation less
+    /// ([`StaticSecret::remember_peer`]). It is for the current key alone; those that are being retired go without.
+    pub fn remember_peer(&self, peer: &PublicKey) {
+        if let Some(current) = self.identities.first() {
+            current.remember_peer(self.provider, peer);
+        }
+    }
+
+    /// Forgets every client: to be called when it changes who is let in.
+    pub fn forget_peers(&self) {
+        self.identities.iter().for_each(StaticSecret::forget_peers);
+    }
 }
 
 impl ClientConfig {

@@ -61,6 +61,8 @@ pub struct HandshakeState {
     /// Index of the next message of the pattern.
     next_message: usize,
     failed: bool,
+    /// The peer whose `ss` was remembered and so not computed in this message.
+    spared: Option<PublicKey>,
 }
 
 /// What a finished handshake leaves: the result of `Split()` and what it proved.
@@ -121,6 +123,7 @@ impl HandshakeState {
             is_psk: !psks.is_empty(),
             next_message: 0,
             failed: false,
+            spared: None,
         })
     }
 
@@ -145,10 +148,19 @@ impl HandshakeState {
     pub fn read_message(&mut self, message: &[u8], payload_out: &mut Vec<u8>) -> Result<(), NoiseError> {
         let tokens = self.take_turn(false)?;
         let start = payload_out.len();
+        self.spared = None;
         let read = self.read_tokens(tokens, message, payload_out).map_err(|error| match error {
             NoiseError::Dh => NoiseError::Decrypt,
             error => error,
         });
+        let spared = self.spared.take();
+        if read.is_err()
+            && let (Some(peer), Some(s)) = (spared, &self.s)
+        {
+            // Who only names a key and cannot use it would learn from the time of the refusal whether the key has been here.
+            // So a refusal takes the time of a key that has not.
+            let _unused = s.dh(self.provider, &peer);
+        }
         self.conclude(read, start, payload_out)
     }
 
@@ -304,7 +316,15 @@ impl HandshakeState {
         let local = if local_is_static { self.local_static()? } else { &self.e };
         let remote = if remote_is_static { self.rs } else { self.re };
         let remote = remote.ok_or(NoiseError::MissingRemoteStatic)?;
-        let shared = local.dh(self.provider, &remote)?;
+        let known = if token == Token::Ss { local.known_dh(&remote) } else { None };
+        let is_known = known.is_some();
+        let shared = match known {
+            Some(shared) => shared,
+            None => local.dh(self.provider, &remote)?,
+        };
+        if is_known {
+            self.spared = Some(remote);
+        }
         self.symmetric_state.mix_key(shared.as_slice());
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::known_peers::KnownPeers;
 use super::provider::{CryptoProvider, DhError, DhKey};
 use super::{DHLEN, KEYLEN};
 
@@ -21,13 +22,17 @@ const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// 32 secret bytes on the heap, cleared when dropped. On the heap, because a move of the owner would leave a copy of
 /// the bytes behind on the stack.
 #[derive(Clone)]
-struct SecretBytes(Box<[u8; KEYLEN]>);
+pub(super) struct SecretBytes(Box<[u8; KEYLEN]>);
 
 impl SecretBytes {
-    fn new(mut bytes: [u8; KEYLEN]) -> Self {
+    pub(super) fn new(mut bytes: [u8; KEYLEN]) -> Self {
         let secret = SecretBytes(Box::new(bytes));
         bytes.zeroize();
         secret
+    }
+
+    pub(super) fn expose(&self) -> &[u8; KEYLEN] {
+        &self.0
     }
 }
 
@@ -46,13 +51,20 @@ pub struct StaticSecret {
     bytes: SecretBytes,
     public: OnceLock<PublicKey>,
     /// Clones made after the first use share it.
-    prepared: OnceLock<Option<Arc<dyn DhKey>>>,
+    prepared: OnceLock<Arc<dyn DhKey>>,
+    /// Clones made after the first use share it.
+    known_peers: OnceLock<Arc<KnownPeers>>,
 }
 
 impl StaticSecret {
     /// Takes 32 uniformly random bytes; clamping (RFC 7748 section 5) happens in use. The caller clears its own copy.
     pub fn from_bytes(bytes: [u8; DHLEN]) -> Self {
-        StaticSecret { bytes: SecretBytes::new(bytes), public: OnceLock::new(), prepared: OnceLock::new() }
+        StaticSecret {
+            bytes: SecretBytes::new(bytes),
+            public: OnceLock::new(),
+            prepared: OnceLock::new(),
+            known_peers: OnceLock::new(),
+        }
     }
 
     /// The bytes, for a key file.
@@ -86,8 +98,40 @@ impl StaticSecret {
         }
     }
 
+    /// Computes what this key and the static key of `peer` give together and keeps it, so that handshakes with this peer need
+    /// not compute it again. For peers that have proved their key and are let in: who else could fill the table would keep
+    /// them out of it. A peer that is known already costs nothing, and when 16,384 are known nobody is added.
+    pub fn remember_peer(&self, provider: &dyn CryptoProvider, peer: &PublicKey) {
+        let known = self.known_peers.get_or_init(Arc::default);
+        if known.would_keep(peer)
+            && let Ok(shared) = self.dh(provider, peer)
+        {
+            known.keep(*peer, &shared);
+        }
+    }
+
+    /// Forgets every peer that was to be remembered, and clears what was kept for it.
+    pub fn forget_peers(&self) {
+        self.known_peers.get_or_init(Arc::default).clear();
+    }
+
+    /// How many peers are remembered.
+    pub fn peers_remembered(&self) -> usize {
+        self.known_peers.get().map_or(0, |known| known.len())
+    }
+
+    /// `DH(key_pair, public_key)` of two static keys, if it is kept.
+    pub(super) fn known_dh(&self, peer: &PublicKey) -> Option<Zeroizing<[u8; DHLEN]>> {
+        self.known_peers.get()?.get(peer)
+    }
+
     fn prepared(&self, provider: &dyn CryptoProvider) -> Option<&dyn DhKey> {
-        self.prepared.get_or_init(|| provider.dh_key(self.as_bytes()).map(Arc::from)).as_deref()
+        if let Some(prepared) = self.prepared.get() {
+            return Some(prepared.as_ref());
+        }
+        // A provider without such a form does not keep the key from getting that of another one.
+        let prepared: Arc<dyn DhKey> = Arc::from(provider.dh_key(self.as_bytes())?);
+        Some(self.prepared.get_or_init(|| prepared).as_ref())
     }
 }
 
@@ -178,8 +222,11 @@ fn nibble(digit: u8) -> Result<u8, InvalidPublicKey> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
-    use crate::noise::rust_crypto;
+    use crate::noise::provider::AeadKey;
+    use crate::noise::{CipherAlgorithm, rust_crypto};
 
     #[test]
     fn text_of_a_public_key_round_trips_and_has_one_form() {
@@ -201,6 +248,61 @@ mod tests {
         assert_eq!(PublicKey([0; 32]).key_id(), KEY_ID_OF_ZEROS);
     }
     const KEY_ID_OF_ZEROS: [u8; 8] = [0x96, 0x9e, 0x29, 0xd8, 0x3a, 0x28, 0x7a, 0x16];
+
+    /// One that has a form of its own for a key, and counts how often it makes it.
+    #[derive(Debug)]
+    struct Preparing(AtomicUsize);
+
+    struct Prepared([u8; DHLEN]);
+
+    impl DhKey for Prepared {
+        fn public_key(&self) -> [u8; DHLEN] {
+            rust_crypto().public_key(&self.0)
+        }
+
+        fn dh(&self, public: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
+            rust_crypto().dh(&self.0, public)
+        }
+    }
+
+    impl CryptoProvider for Preparing {
+        fn name(&self) -> &'static str {
+            "preparing"
+        }
+
+        fn aead(&self, algorithm: CipherAlgorithm, key: &[u8; KEYLEN]) -> Box<dyn AeadKey> {
+            rust_crypto().aead(algorithm, key)
+        }
+
+        fn dh(&self, _: &[u8; DHLEN], _: &[u8; DHLEN]) -> Result<Zeroizing<[u8; DHLEN]>, DhError> {
+            panic!("the key is to be used in its own form")
+        }
+
+        fn public_key(&self, _: &[u8; DHLEN]) -> [u8; DHLEN] {
+            panic!("the key is to be used in its own form")
+        }
+
+        fn dh_key(&self, secret: &[u8; DHLEN]) -> Option<Box<dyn DhKey>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Some(Box::new(Prepared(*secret)))
+        }
+    }
+
+    #[test]
+    fn a_key_is_prepared_once_also_when_another_provider_came_first() {
+        let (provider, secret) = (Preparing(AtomicUsize::new(0)), StaticSecret::from_bytes([5; DHLEN]));
+        // As the daemon does: the key file is checked by the one, connections are made by the other.
+        let public = secret.public_key(rust_crypto());
+        let peer = StaticSecret::from_bytes([6; DHLEN]).public_key(rust_crypto());
+        let expected = rust_crypto().dh(&[5; DHLEN], peer.as_bytes()).unwrap();
+        let first = secret.dh(&provider, &peer).unwrap();
+        let clone = secret.clone();
+        for secret in [&secret, &clone] {
+            assert_eq!(secret.dh(&provider, &peer).unwrap(), expected);
+            assert_eq!(secret.public_key(&provider), public);
+        }
+        assert_eq!((first, provider.0.load(Ordering::Relaxed)), (expected, 1));
+    }
 
     #[test]
     fn secrets_do_not_print() {

@@ -26,6 +26,7 @@ mod cipher_state;
 mod error;
 mod handshake_state;
 mod keys;
+mod known_peers;
 mod pattern;
 mod provider;
 mod providers;

@@ -159,7 +159,10 @@ impl Daemon {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { shared, listener, site, drain, store, cluster, .. } = self;
         let (access, draining) = (shared.access.changes(), shared.drain.clone());
-        let ringing = tokio::spawn(shared.bells.clone().follow(access, draining, || {}));
+        let config = shared.connection_config.clone();
+        // Who is let in by the new rules is remembered anew.
+        let on_access = move || config.forget_peers();
+        let ringing = tokio::spawn(shared.bells.clone().follow(access, draining, on_access));
         let serving = tokio::spawn(listener::run(shared.clone(), listener, site));
         stop.await;
         let wait = shared.config.limits.drain.get();

@@ -323,6 +323,10 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             self.connection.close(denied.code, &denied.message);
             return;
         }
+        // Only who is let in: strangers must not fill the table.
+        if let Some(key) = &peer.key {
+            self.shared.connection_config.remember_peer(key);
+        }
         let suite = peer.suite.name().unwrap_or("unknown");
         tracing::debug!(connection = %id, peer = %self.peer_address, %principal, suite, "connection established");
         let mut caller = api::Caller::new(principal, self.shared.access.clone());
