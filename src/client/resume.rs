@@ -3,11 +3,11 @@
 use super::error::{CallError, Error};
 use super::link::Link;
 use super::reconnect::{Backoff, ReconnectPolicy};
-use super::subscription::{Item, Queue, Source, SubscribeOptions};
-use crate::conn::ApiMisuse;
+use super::subscription::{Item, Queue, Source, SubscribeOptions, note};
+use crate::conn::{ApiMisuse, stream_map::StreamMap};
 use crate::wire::ErrorCode;
 use crate::wire::envelope::{Event as EventMessage, EventKind, Overflow, RpcError, Subscribe, Subscribed};
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 /// A subscription as the task of the connection knows it.
@@ -145,7 +145,7 @@ impl Entry {
                 self.queue.push(Item::Snapshot(event.into()));
             }
             (Phase::Live(_), kind) if kind != EventKind::Snapshot => {
-                self.resume = Some(event.cursor.clone());
+                note(&mut self.resume, &event.cursor);
                 self.backoff.reset();
                 self.queue.push(Item::Event(event.into()));
             }
@@ -209,9 +209,9 @@ impl Entry {
 /// The subscriptions of one client.
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    entries: HashMap<u64, Entry>,
+    entries: BTreeMap<u64, Entry>,
     /// Streams of the connection in use.
-    streams: HashMap<u32, u64>,
+    streams: StreamMap<u64>,
 }
 
 impl Subscriptions {
@@ -319,7 +319,7 @@ impl Subscriptions {
     /// Ends all of them.
     pub(super) fn fail(&mut self, error: Option<&Error>) {
         self.streams.clear();
-        for (_, entry) in self.entries.drain() {
+        for entry in std::mem::take(&mut self.entries).into_values() {
             entry.end(error.cloned());
         }
     }

@@ -26,7 +26,7 @@ use std::{
     num::NonZeroU16,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 /// Items on their way: keeps a link of 50 ms at ten thousand items a second busy, and bounds what a stalled consumer
@@ -159,10 +159,9 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<Item>,
-    /// Snapshot items and events in `items`: those that cost credit. 0 <= `paid` <= `window`.
+    /// Snapshot items and events that cost credit: those in `items`, and those that the [`Consumer`] took from there and has
+    /// not settled. 0 <= `paid` <= `window`.
     paid: usize,
-    /// Taken since the task was last told.
-    taken: usize,
     /// Nothing more will be queued; the error that ended it, until it is delivered.
     end: Option<Option<Error>>,
     waker: Option<Waker>,
@@ -218,27 +217,75 @@ impl Queue {
         state.wake();
     }
 
-    /// The next item, and whether the task is to be told about the room.
-    fn poll_pop(&self, context: &mut Context<'_>) -> Poll<(Option<Result<Item, Error>>, bool)> {
+    /// So many items that cost credit have reached the consumer.
+    fn settle(&self, count: usize) {
+        self.lock().paid -= count;
+    }
+
+    /// Swaps what is queued for `empty`, after so many items of what was taken before have reached the consumer.
+    fn poll_take(&self, settled: usize, empty: &mut VecDeque<Item>, context: &Context<'_>) -> Poll<Taken> {
         let mut state = self.lock();
-        let Some(item) = state.items.pop_front() else {
-            return match &mut state.end {
-                Some(error) => Poll::Ready((error.take().map(Err), false)),
-                None => {
-                    state.waker = Some(context.waker().clone());
-                    Poll::Pending
-                }
-            };
-        };
-        if matches!(item, Item::Snapshot(_) | Item::Event(_)) {
-            state.paid -= 1;
-            state.taken += 1;
+        state.paid -= settled;
+        if !state.items.is_empty() {
+            std::mem::swap(&mut state.items, empty);
+            return Poll::Ready(Taken::Items);
         }
-        let is_due = state.taken >= (self.window / 2).max(1);
+        match &mut state.end {
+            Some(error) => Poll::Ready(Taken::End(error.take())),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// What a look into the queue found.
+enum Taken {
+    /// There were items.
+    Items,
+    /// Nothing more comes; the error that ended it, once.
+    End(Option<Error>),
+}
+
+/// The consumer's end of the queue. It takes all that there is at once: the two sides share a lock, and each turn of one
+/// would otherwise be a turn of the lock for each item.
+#[derive(Debug)]
+struct Consumer {
+    queue: Arc<Queue>,
+    /// Taken from the queue, and not yet by the consumer.
+    items: VecDeque<Item>,
+    /// Items that cost credit and that the consumer took since the queue was last told.
+    unsettled: usize,
+    /// The same, since the task was last told.
+    untold: usize,
+}
+
+impl Consumer {
+    fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, items: VecDeque::new(), unsettled: 0, untold: 0 }
+    }
+
+    /// The next item, and whether the task is to be told about the room.
+    fn poll_pop(&mut self, context: &Context<'_>) -> Poll<(Option<Result<Item, Error>>, bool)> {
+        if self.items.is_empty() {
+            let settled = std::mem::take(&mut self.unsettled);
+            if let Taken::End(error) = ready!(self.queue.poll_take(settled, &mut self.items, context)) {
+                return Poll::Ready((error.map(Err), false));
+            }
+        }
+        let item = self.items.pop_front();
+        if matches!(item, Some(Item::Snapshot(_) | Item::Event(_))) {
+            self.unsettled += 1;
+            self.untold += 1;
+        }
+        let is_due = self.untold >= (self.queue.window / 2).max(1);
         if is_due {
-            state.taken = 0;
+            self.untold = 0;
+            // What the task is told of has to be there when it looks.
+            self.queue.settle(std::mem::take(&mut self.unsettled));
         }
-        Poll::Ready((Some(Ok(item)), is_due))
+        Poll::Ready((item.map(Ok), is_due))
     }
 }
 
@@ -255,13 +302,20 @@ impl State {
 pub struct Subscription {
     id: u64,
     handle: Arc<Handle>,
-    queue: Arc<Queue>,
+    consumer: Consumer,
     cursor: Option<String>,
+}
+
+/// Notes a cursor in the memory of the one before.
+pub(super) fn note(place: &mut Option<String>, cursor: &str) {
+    let place = place.get_or_insert_default();
+    place.clear();
+    place.push_str(cursor);
 }
 
 impl Subscription {
     pub(super) fn new(id: u64, handle: Arc<Handle>, queue: Arc<Queue>, cursor: Option<String>) -> Self {
-        Self { id, handle, queue, cursor }
+        Self { id, handle, consumer: Consumer::new(queue), cursor }
     }
 
     /// The next item; `None` after the end. Cancel-safe.
@@ -285,8 +339,8 @@ impl Subscription {
 
     fn note(&mut self, item: &Item) {
         match item {
-            Item::Position { cursor } | Item::SnapshotEnd { cursor } => self.cursor = Some(cursor.clone()),
-            Item::Event(change) => self.cursor = Some(change.cursor.clone()),
+            Item::Position { cursor } | Item::SnapshotEnd { cursor } => note(&mut self.cursor, cursor),
+            Item::Event(change) => note(&mut self.cursor, &change.cursor),
             Item::Snapshot(_) | Item::Reset { .. } => self.cursor = None,
         }
     }
@@ -296,7 +350,7 @@ impl Stream for Subscription {
     type Item = Result<Item, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let (item, is_due) = std::task::ready!(self.queue.poll_pop(context));
+        let (item, is_due) = ready!(self.consumer.poll_pop(context));
         if is_due {
             self.handle.signals.give_credit(self.id);
         }
@@ -331,29 +385,60 @@ mod tests {
         }
     }
 
-    fn pop(queue: &Queue) -> Poll<(Option<Result<Item, Error>>, bool)> {
-        queue.poll_pop(&mut Context::from_waker(Waker::noop()))
+    fn queue(window: NonZeroU16) -> (Arc<Queue>, Consumer) {
+        let queue = Arc::new(Queue::new(window));
+        (Arc::clone(&queue), Consumer::new(queue))
+    }
+
+    fn pop(consumer: &mut Consumer) -> Poll<(Option<Result<Item, Error>>, bool)> {
+        consumer.poll_pop(&Context::from_waker(Waker::noop()))
     }
 
     #[test]
     fn room_is_given_back_in_halves_of_the_window() {
-        let queue = Queue::new(NonZeroU16::new(8).unwrap());
+        let (queue, mut consumer) = queue(NonZeroU16::new(8).unwrap());
         assert_eq!(queue.room(0), 8);
         for n in 0..8 {
             queue.push(Item::Event(change(n)));
         }
         queue.push(Item::SnapshotEnd { cursor: "c".into() });
         assert_eq!((queue.room(0), queue.room(3)), (0, 0));
-        let due: Vec<_> = (0..8).map(|_| matches!(pop(&queue), Poll::Ready((Some(Ok(_)), true)))).collect();
+        let due: Vec<_> =
+            (0..8).map(|_| matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), true)))).collect();
         assert_eq!(due, [false, false, false, true, false, false, false, true]);
         assert_eq!((queue.room(0), queue.room(3)), (8, 5));
     }
 
     #[test]
     fn a_window_of_one_is_told_each_time() {
-        let queue = Queue::new(NonZeroU16::MIN);
+        let (queue, mut consumer) = queue(NonZeroU16::MIN);
         queue.push(Item::Event(change(1)));
-        assert!(matches!(pop(&queue), Poll::Ready((Some(Ok(_)), true))));
+        assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), true))));
+        assert_eq!(queue.room(0), 1);
+    }
+
+    #[test]
+    fn what_the_consumer_has_not_taken_has_no_room_wherever_it_is() {
+        let (queue, mut consumer) = queue(NonZeroU16::new(8).unwrap());
+        for n in 0..6 {
+            queue.push(Item::Event(change(n)));
+        }
+        // All six are with the consumer's end now, and one of them was taken.
+        assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), false))));
+        assert_eq!(queue.room(0), 2, "the window holds what is not settled");
+        for n in 6..8 {
+            queue.push(Item::Event(change(n)));
+        }
+        assert_eq!(queue.room(0), 0);
+        let taken: Vec<_> = (1..8)
+            .map(|_| match pop(&mut consumer) {
+                Poll::Ready((Some(Ok(Item::Event(change))), _)) => change.version,
+                other => panic!("an event was queued, and not {other:?}"),
+            })
+            .collect();
+        assert_eq!(taken, [1, 2, 3, 4, 5, 6, 7], "in order, over both hands");
+        assert!(pop(&mut consumer).is_pending());
+        assert_eq!(queue.room(0), 8);
     }
 
     #[test]
@@ -369,11 +454,11 @@ mod tests {
 
     #[test]
     fn what_was_queued_comes_before_the_error_and_the_error_once() {
-        let queue = Queue::new(WINDOW);
+        let (queue, mut consumer) = queue(WINDOW);
         queue.push(Item::Event(change(1)));
         queue.end(Some(Error::Closed));
-        assert!(matches!(pop(&queue), Poll::Ready((Some(Ok(Item::Event(_))), false))));
-        assert!(matches!(pop(&queue), Poll::Ready((Some(Err(Error::Closed)), false))));
-        assert!(matches!(pop(&queue), Poll::Ready((None, false))));
+        assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(Item::Event(_))), false))));
+        assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Err(Error::Closed)), false))));
+        assert!(matches!(pop(&mut consumer), Poll::Ready((None, false))));
     }
 }

@@ -6,7 +6,9 @@ use crate::wire::{
     FrameType,
     envelope::{ENVELOPE_ROOM, Encode},
     frame::{FLAG_END, FLAG_MORE, Frame},
-    limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX},
+    limits::{
+        FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX, RECORD_PLAINTEXT_MAX,
+    },
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -201,6 +203,15 @@ impl Outbound {
         Frame::set_len(&mut run.frames[start..]);
         self.bytes += FRAME_HEAD_LEN + len;
         true
+    }
+
+    /// Makes room for short messages with so many bytes in their frames, as far as they fit a record.
+    pub(super) fn make_room(&mut self, bytes: usize) {
+        let run = match self.ready.back_mut() {
+            Some(Ready::Run(run)) => run,
+            _ => &mut self.spare,
+        };
+        run.frames.reserve(bytes.min(RECORD_PLAINTEXT_MAX));
     }
 
     fn enqueue(&mut self, mut queued: Queued) {

@@ -4,12 +4,13 @@ use crate::{
     rpc::{Answer, Status},
     store::{
         Json, TableName, TopicName,
-        feed::{Change, ChangeKind, EndReason, Source},
+        feed::{Change, ChangeKind, EndReason, SharedChange, Source},
     },
     wire::{
         ErrorCode,
         envelope::{self, EventKind, RpcError, RpcResponse, Subscribe},
         limits::{MESSAGE_MAX, METADATA_ENTRIES_MAX},
+        prepared::PreparedEvent,
     },
 };
 use bytes::Bytes;
@@ -65,6 +66,11 @@ pub(super) fn end_status(reason: EndReason, cursor: Option<&str>) -> Status {
         Some(cursor) => status.with_details(Bytes::from(format!("{{\"cursor\":\"{cursor}\"}}"))),
         None => status,
     }
+}
+
+/// The message of a change for all subscriptions that are told the same of it, written once; `None` when this one alone is.
+pub(super) fn prepared_event(change: &SharedChange) -> Option<&PreparedEvent> {
+    change.once(|change| PreparedEvent::new(event_message(change)))
 }
 
 /// The message of a change. Images that do not fit a message are left out, `old` first, and the message says so.

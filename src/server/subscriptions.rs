@@ -8,7 +8,7 @@ use crate::{
     rpc::Status,
     store::{
         StoreError,
-        feed::{Feed, Item, Source, SubscribeRequest, Subscription},
+        feed::{Feed, Given, Source, SubscribeRequest, Subscription},
     },
 };
 use futures_util::future::BoxFuture;
@@ -33,15 +33,15 @@ enum State {
 /// What a future of `running` brings.
 enum Pulled {
     Opened(u32, Result<Box<Subscription>, StoreError>),
-    Items(u32, Box<Subscription>, Vec<Item>),
+    Items(u32, Box<Subscription>, Given),
 }
 
 /// What the connection has to do.
 pub(super) enum Output {
     /// The subscription could not be opened.
     Refused(u32, Status),
-    /// Items to send, in order.
-    Items(u32, Vec<Item>),
+    /// What to send, in order.
+    Items(u32, Given),
 }
 
 /// Whether somebody may see what a source gives out. Judged by the rules of the moment: when the subscription is opened, for
@@ -85,7 +85,7 @@ impl Subscriptions {
         if let State::Parked(mut subscription) = std::mem::replace(&mut entry.state, State::Running) {
             let max = usize::try_from(credit).unwrap_or(usize::MAX).min(PULL_MAX);
             self.running.push(Box::pin(async move {
-                let items = subscription.next(max).await;
+                let items = subscription.next_given(max).await;
                 Pulled::Items(stream, subscription, items)
             }));
         }

@@ -12,6 +12,7 @@ mod flatbuffer;
 pub mod frame;
 pub mod handshake;
 pub mod limits;
+pub mod prepared;
 mod reader;
 pub mod registry;
 

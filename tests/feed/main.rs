@@ -12,6 +12,7 @@ mod overflow;
 mod policies;
 mod reset;
 mod resume;
+mod shared;
 mod snapshot;
 mod topics;
 mod world;

@@ -1,6 +1,6 @@
 //! `sub`: one writer, many subscribers.
 //!
-//! A burst of documents is written, and the next one follows when every subscriber has seen every event of it. Two times
+//! A burst of new documents is written, and the next one follows when every subscriber has seen every event of it. Two times
 //! are taken for each event: how long its write took until it was acknowledged, and how long after the write was *sent*
 //! a subscriber saw it. The second holds the first, since an event is sent after the commit: what the feed adds is the
 //! difference.
@@ -59,9 +59,15 @@ impl Board {
         })
     }
 
-    /// A subscriber has seen a document.
+    /// The id of a document.
+    fn id(&self, burst: u64, slot: usize) -> String {
+        format!("{}{burst}-{slot}", self.run)
+    }
+
+    /// A subscriber has seen a document. That it is of the present burst needs no look: the last one is complete.
     fn see(&self, subscriber: usize, id: &str) {
-        let slot = id.strip_prefix(self.run.as_str()).and_then(|slot| slot.parse::<usize>().ok());
+        let place = id.strip_prefix(self.run.as_str()).and_then(|place| place.split_once('-'));
+        let slot = place.and_then(|(_, slot)| slot.parse::<usize>().ok());
         let Some(sent) = slot.and_then(|slot| self.sent().get(slot).copied()) else {
             self.others.fetch_add(1, Ordering::Relaxed);
             return;
@@ -79,8 +85,9 @@ impl Board {
     }
 
     /// Writes one document; gives how long that took.
-    async fn write(&self, client: &Client, slot: usize, data: &str) -> Result<Duration, Error> {
-        let args = format!(r#"{{"table":"{TABLE}","id":"{}{slot}","data":{data}}}"#, self.run);
+    async fn write(&self, client: &Client, burst: u64, slot: usize, data: &str) -> Result<Duration, Error> {
+        let id = self.id(burst, slot);
+        let args = format!(r#"{{"table":"{TABLE}","id":"{id}","data":{data}}}"#);
         let sent = Instant::now();
         self.sent()[slot] = sent;
         client.call_with("table.set", Json::new(args), CallOptions::default()).await?;
@@ -107,18 +114,18 @@ pub(super) async fn run(
     table::create(&writer).await?;
     let board = Arc::new(Board::new(arguments.connections(), arguments.in_flight())?);
     let mut subscribers = subscribe(&fleet, &cores, &board).await?;
-    let limit = arguments.connect.timeout.get();
     let progress = Progress::of_time(output, "sub", arguments.warm_up() + arguments.duration.get());
     let begin = Instant::now();
     let mut totals = Totals { writes: Tally::new(), bursts: 0, busy: Duration::ZERO };
-    burst_until(begin + arguments.warm_up(), arguments, &board, &writer, limit, &mut |_, _| {
+    let mut bursts = 0;
+    burst_until(begin + arguments.warm_up(), arguments, &board, &writer, &mut bursts, &mut |_, _| {
         progress.at_time(begin.elapsed());
     })
     .await?;
     board.is_measured.store(true, Ordering::Relaxed);
     let before = server.sample().await;
     let end = begin + arguments.warm_up() + arguments.duration.get();
-    burst_until(end, arguments, &board, &writer, limit, &mut |writes, took| {
+    burst_until(end, arguments, &board, &writer, &mut bursts, &mut |writes, took| {
         writes.iter().for_each(|time| totals.writes.record(*time));
         totals.bursts += 1;
         totals.busy += took;
@@ -130,7 +137,7 @@ pub(super) async fn run(
     subscribers.abort_all();
     while subscribers.join_next().await.is_some() {}
     let suite = fleet.suite();
-    remove(&writer, &board, arguments.in_flight()).await;
+    remove(&writer, &board, bursts, arguments.in_flight()).await;
     for client in fleet.clients.iter().chain([&writer, server.client()]) {
         client.close().await;
     }
@@ -195,15 +202,16 @@ async fn burst_until(
     arguments: &BenchArguments,
     board: &Board,
     writer: &Client,
-    limit: Duration,
+    bursts: &mut u64,
     tell: &mut impl FnMut(&[Duration], Duration),
 ) -> Result<(), Failure> {
     let data = document(0, arguments.payload()?);
-    let burst = arguments.in_flight();
+    let (burst, limit) = (arguments.in_flight(), arguments.connect.timeout.get());
     while Instant::now() < end {
         board.missing.store(burst * arguments.connections(), Ordering::Release);
         let begin = Instant::now();
-        let writes = try_join_all((0..burst).map(|slot| board.write(writer, slot, &data))).await;
+        let writes = try_join_all((0..burst).map(|slot| board.write(writer, *bursts, slot, &data))).await;
+        *bursts += 1;
         let writes = writes.map_err(table::explain)?;
         if tokio::time::timeout(limit, board.complete.notified()).await.is_err() {
             let missing = board.missing.load(Ordering::Acquire);
@@ -217,9 +225,12 @@ async fn burst_until(
 }
 
 /// Takes this run's documents away; what is not granted stays.
-async fn remove(writer: &Client, board: &Board, burst: usize) {
-    for slot in 0..burst {
-        let id = format!("{}{slot}", board.run);
-        let _may_not_be_granted = writer.call("table.delete", &json!({ "table": TABLE, "id": id })).await;
+async fn remove(writer: &Client, board: &Board, bursts: u64, burst: usize) {
+    for number in 0..bursts {
+        let delete = |slot| {
+            let id = board.id(number, slot);
+            async move { writer.call("table.delete", &json!({ "table": TABLE, "id": id })).await }
+        };
+        let _may_not_be_granted = try_join_all((0..burst).map(delete)).await;
     }
 }

@@ -12,6 +12,7 @@ use crate::wire::{
         Encode, Event as EventMessage, Publish, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
     },
     limits::MESSAGE_MAX,
+    prepared::PreparedEvent,
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -199,6 +200,25 @@ impl Connection {
     /// # Errors
     /// Not open, no such subscription, no position sent yet, no credit, or a message over its limit (the credit is kept).
     pub fn send_event(&mut self, stream: u32, event: &EventMessage) -> Result<(), ApiMisuse> {
+        self.send_any_event(stream, event)
+    }
+
+    /// Makes room for messages of so many bytes in all, which follow: then it is made once.
+    pub fn make_room(&mut self, bytes: usize) {
+        if let Ok(session) = self.session() {
+            session.outbound.make_room(bytes);
+        }
+    }
+
+    /// Server: sends an item that was written for many subscriptions, as [`send_event`](Self::send_event).
+    ///
+    /// # Errors
+    /// As [`send_event`](Self::send_event).
+    pub fn send_prepared(&mut self, stream: u32, event: &PreparedEvent, lag: u32) -> Result<(), ApiMisuse> {
+        self.send_any_event(stream, &event.with_lag(lag))
+    }
+
+    fn send_any_event(&mut self, stream: u32, event: &impl Encode) -> Result<(), ApiMisuse> {
         let session = self.session()?;
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
         streams.check_event(stream)?;

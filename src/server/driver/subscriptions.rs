@@ -2,20 +2,22 @@
 
 use super::Driver;
 use crate::{
+    conn::ApiMisuse,
     rpc::Status,
     server::{
-        messages::{end_status, event_message, rpc_error, source},
+        messages::{end_status, event_message, prepared_event, rpc_error, source},
         shared::{Counted, Established},
         subscriptions::{Output, authorise_source},
         transport::{ReadHalf, WriteHalf},
     },
     store::{
         Json,
-        feed::{Item, Overflow, SubscribeRequest},
+        feed::{Given, Item, Overflow, SharedChange, SubscribeRequest},
     },
     wire::{
         ErrorCode,
         envelope::{self, Subscribe, Subscribed},
+        prepared::PreparedEvent,
     },
 };
 
@@ -71,8 +73,13 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                     self.end_subscription(stream, status);
                     return;
                 }
-                for item in items {
-                    self.send_item(stream, item);
+                match items {
+                    Given::Items(items) => {
+                        for item in items {
+                            self.send_item(stream, item);
+                        }
+                    }
+                    Given::Changes(changes) => self.send_changes(stream, &changes),
                 }
                 self.resume(stream);
             }
@@ -107,12 +114,33 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 Ok(())
             }
         };
-        if let Err(misuse) = sent
+        self.on_sent(stream, sent);
+    }
+
+    /// Sends changes, each from what was written for all who are given it.
+    fn send_changes(&mut self, stream: u32, changes: &[SharedChange]) {
+        let events = changes.iter().filter_map(prepared_event);
+        self.connection.make_room(events.filter_map(PreparedEvent::frame_len).sum());
+        for change in changes {
+            let sent = match prepared_event(change) {
+                Some(event) => self.connection.send_prepared(stream, event, change.lag),
+                None => self.connection.send_event(stream, &event_message(change.to_change())),
+            };
+            if !self.on_sent(stream, sent) {
+                return;
+            }
+        }
+    }
+
+    /// Ends a subscription of which an item could not be sent; says whether it goes on.
+    fn on_sent(&mut self, stream: u32, sent: Result<(), ApiMisuse>) -> bool {
+        if let Err(misuse) = &sent
             && self.connection.is_open()
         {
             tracing::error!(stream, %misuse, "an item of a subscription could not be sent");
             self.end_subscription(stream, Status::internal());
         }
+        sent.is_ok()
     }
 
     pub(super) fn end_subscription(&mut self, stream: u32, status: Status) {

@@ -1,5 +1,6 @@
 //! Changes: as the log has them, and as a subscription gives them out.
 
+use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
 use super::cursor::Batch;
@@ -48,6 +49,56 @@ pub struct Change {
     /// How many changes waited behind this one when it was given out; those that are still to be read from the log or the
     /// table are not counted.
     pub lag: u32,
+}
+
+/// A [`Change`] that differs between subscriptions in its kind and its `lag` alone: it is what the log says, with the log's
+/// own cursor, and nothing was lost before it. Most changes are, and most who take one need no [`Change`] of their own.
+#[derive(Debug, Clone)]
+pub struct SharedChange {
+    pub(super) record: Arc<Record>,
+    pub(super) kind: ChangeKind,
+    /// As [`Change::lag`].
+    pub lag: u32,
+}
+
+impl SharedChange {
+    /// What `make` makes of this change, once for all subscriptions to which it is given with the same kind; `lag` is to be
+    /// left aside. `None` when it is given to nobody else.
+    pub fn once<T: Any + Send + Sync>(&self, make: impl FnOnce(Change) -> T) -> Option<&T> {
+        let record = &self.record;
+        if record.made.get().is_none() && Arc::strong_count(record) == 1 {
+            // Nobody else waits for it.
+            return None;
+        }
+        let (kind, made) = record.made.get_or_init(|| (self.kind, Box::new(make(self.to_change()))));
+        made.downcast_ref().filter(|_| *kind == self.kind)
+    }
+
+    /// The change by itself.
+    #[must_use]
+    pub fn to_change(&self) -> Change {
+        Change { lag: self.lag, ..self.record.change(self.kind, self.record.cursor(), 0) }
+    }
+}
+
+/// What a subscription gives out together.
+#[derive(Debug)]
+pub enum Given {
+    /// Items of any kind, in order.
+    Items(Vec<Item>),
+    /// Changes, in order.
+    Changes(Vec<SharedChange>),
+}
+
+impl Given {
+    /// All of them as items.
+    #[must_use]
+    pub fn into_items(self) -> Vec<Item> {
+        match self {
+            Self::Items(items) => items,
+            Self::Changes(changes) => changes.iter().map(|change| Item::Event(change.to_change())).collect(),
+        }
+    }
 }
 
 /// What a subscription gives out.
@@ -116,6 +167,8 @@ pub(super) struct Record {
     pub(super) before: Option<Json>,
     pub(super) after: Option<Json>,
     cursor: OnceLock<Arc<str>>,
+    /// What somebody made of it, as a change of this kind and with the cursor above.
+    made: OnceLock<(ChangeKind, Box<dyn Any + Send + Sync>)>,
 }
 
 /// What a queued record costs besides its texts: the structs, the cursor, the places in queues.
@@ -134,13 +187,14 @@ impl Record {
         before: Option<Json>,
         after: Option<Json>,
     ) -> Self {
-        Self { batch, xid, last, seq, op, id, version, before, after, cursor: OnceLock::new() }
+        let (cursor, made) = (OnceLock::new(), OnceLock::new());
+        Self { batch, xid, last, seq, op, id, version, before, after, cursor, made }
     }
 
-    /// The bytes that it holds.
+    /// The bytes that it holds, with the message that is made of it.
     pub(super) fn size(&self) -> usize {
         let image = |image: &Option<Json>| image.as_ref().map_or(0, |json| json.as_bytes().len());
-        OVERHEAD + self.id.len() + image(&self.before) + image(&self.after)
+        OVERHEAD + self.id.len() + 2 * (image(&self.before) + image(&self.after))
     }
 
     /// The cursor for those who have all of the batch's base. Its text is made once.

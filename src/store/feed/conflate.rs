@@ -11,8 +11,8 @@ use crate::store::Json;
 pub(super) struct Queued {
     pub(super) record: Arc<Record>,
     pub(super) kind: ChangeKind,
-    /// The document before the first of them, when they are several.
-    before: Option<Option<Json>>,
+    /// The document before the first of them, when they are several. Most are not, and a queue is shorter for it.
+    before: Option<Box<Option<Json>>>,
 }
 
 impl Queued {
@@ -22,22 +22,27 @@ impl Queued {
 
     /// The bytes that it holds.
     pub(super) fn size(&self) -> usize {
-        let before = self.before.iter().flatten().map(|json| json.as_bytes().len());
-        self.record.size() + before.sum::<usize>()
+        let before = self.before.as_deref().and_then(Option::as_ref);
+        self.record.size() + before.map_or(0, |json| json.as_bytes().len())
     }
 
     /// This change and the next one of the same document, as one. `None` when together they are nothing.
     pub(super) fn followed_by(self, next: Self) -> Option<Self> {
         let kind = joined(self.kind, next.kind)?;
-        let before = self.before.unwrap_or_else(|| self.record.before.clone());
+        let before = self.before.unwrap_or_else(|| Box::new(self.record.before.clone()));
         Some(Self { record: next.record, kind, before: Some(before) })
+    }
+
+    /// Whether it stands for one change only.
+    pub(super) fn is_single(&self) -> bool {
+        self.before.is_none()
     }
 
     /// The change as one subscription sees it.
     pub(super) fn change(&self, cursor: Arc<str>, dropped: u64) -> Change {
         let mut change = self.record.change(self.kind, cursor, dropped);
         if let Some(before) = &self.before {
-            change.old = before.clone().filter(|_| self.kind != ChangeKind::Enter);
+            change.old = before.as_ref().clone().filter(|_| self.kind != ChangeKind::Enter);
         }
         change
     }

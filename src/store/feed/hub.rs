@@ -158,12 +158,14 @@ impl Round<'_> {
         });
     }
 
-    /// Hands a change to those who listen to its table.
-    pub(super) fn publish(&self, table: &str, record: &Arc<Record>) {
+    /// Hands changes of a table to those who listen to it. All of them to one, and then to the next: a queue is looked up and
+    /// locked once.
+    pub(super) fn publish(&self, table: &str, records: &[Arc<Record>]) {
         let Some(slots) = self.view.get(table) else { return };
-        let images = Images::new(record);
+        let changes: Vec<_> =
+            records.iter().map(|record| (Arc::clone(record), Images::new(record))).collect();
         for slot in slots.iter() {
-            slot.offer(record, &images);
+            slot.offer(&changes);
         }
     }
 }

@@ -85,7 +85,7 @@ use queue::{QueueLimits, Slot};
 use readers::{Physical, Readers, refused};
 use subscription::{Start, Target};
 
-pub use change::{Change, ChangeKind, EndReason, Item};
+pub use change::{Change, ChangeKind, EndReason, Given, Item, SharedChange};
 pub use cursor::CURSOR_LEN_MAX;
 #[doc(hidden)]
 pub use filter::json_contains;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::change::{EndReason, Record};
+use super::change::{ChangeKind, EndReason, Record};
 use super::conflate::{Conflated, Queued};
 use super::filter::{Filter, Images, judge_unfiltered};
 use super::frontier::Frontier;
@@ -132,18 +132,41 @@ impl Slot {
         true
     }
 
-    /// Puts a change in, if the subscription is to see it. Never waits.
-    pub(super) fn offer(&self, record: &Arc<Record>, images: &Images<'_>) {
-        if !self.state().takes(record) {
-            return;
-        }
-        let kind = match &self.filter {
-            None => Some(judge_unfiltered(record.op)),
-            Some(filter) => filter.judge(images),
+    /// Puts changes in, those that the subscription is to see. Never waits.
+    pub(super) fn offer(&self, changes: &[(Arc<Record>, Images<'_>)]) {
+        let Some(filter) = &self.filter else {
+            let mut state = self.state();
+            let was_empty = state.len() == 0;
+            for (record, _) in changes {
+                self.put(&mut state, record, judge_unfiltered(record.op));
+            }
+            return self.wake_if(was_empty, state);
         };
-        let Some(kind) = kind else { return };
-        let mut state = self.state();
-        // The reader may have changed the mode while the filter was at work.
+        for (record, images) in changes {
+            // A look first: a filter takes longer than the lock.
+            if self.state().takes(record)
+                && let Some(kind) = filter.judge(images)
+            {
+                let mut state = self.state();
+                let was_empty = state.len() == 0;
+                // The reader may have changed the mode while the filter was at work.
+                self.put(&mut state, record, kind);
+                self.wake_if(was_empty, state);
+            }
+        }
+    }
+
+    /// Wakes the subscription when there is something in the queue that was empty.
+    fn wake_if(&self, was_empty: bool, state: MutexGuard<'_, State>) {
+        let is_news = was_empty && state.len() > 0;
+        drop(state);
+        if is_news {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Puts a change in that the subscription is to see, if it takes it now.
+    fn put(&self, state: &mut State, record: &Arc<Record>, kind: ChangeKind) {
         if !state.takes(record) {
             return;
         }
@@ -159,20 +182,12 @@ impl Slot {
             };
             queued = merged;
         }
-        if !self.make_room(&mut state, queued.size()) {
+        let size = queued.size();
+        if !self.make_room(state, size) {
             return;
         }
-        state.bytes += queued.size();
-        if conflates {
-            state.conflated.push(queued)
-        } else {
-            state.changes.push_back(queued)
-        }
-        let first = state.len() == 1;
-        drop(state);
-        if first {
-            self.ready.notify_one();
-        }
+        state.bytes += size;
+        if conflates { state.conflated.push(queued) } else { state.changes.push_back(queued) }
     }
 
     /// Applies the limits. `false` when the change is not to be queued.

@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::change::{EndReason, Item};
+use super::change::{EndReason, Given, Item, SharedChange};
 use super::conflate::Queued;
 use super::cursor::{self, Batch, Position};
 use super::frontier::Frontier;
@@ -127,20 +127,29 @@ impl Subscription {
     ///
     /// Cancel-safe: a future that is dropped has taken nothing.
     pub async fn next(&mut self, max: usize) -> Vec<Item> {
+        self.next_given(max).await.into_items()
+    }
+
+    /// As [`next`](Self::next), without making changes that others are given as well into items.
+    pub async fn next_given(&mut self, max: usize) -> Given {
         let max = max.max(1);
         loop {
             if !self.ready.is_empty() {
                 let count = max.min(self.ready.len());
-                return self.give_out(count);
+                return Given::Items(self.give_out(count));
             }
             match &mut self.stage {
-                Stage::Ended => return Vec::new(),
+                Stage::Ended => return Given::Items(Vec::new()),
                 Stage::Waiting(_) => self.start(),
                 Stage::Reading { pieces, .. } => {
                     let piece = pieces.recv().await;
                     self.take_piece(piece);
                 }
-                Stage::Live(_) => self.live(max).await,
+                Stage::Live(_) => {
+                    if let Some(changes) = self.live(max).await {
+                        return Given::Changes(changes);
+                    }
+                }
             }
         }
     }
@@ -216,18 +225,27 @@ impl Subscription {
         }
     }
 
-    /// Waits for the queue.
-    async fn live(&mut self, max: usize) {
+    /// Waits for the queue. What it has is given, or put into `ready` when it is not what everybody is given.
+    async fn live(&mut self, max: usize) -> Option<Vec<SharedChange>> {
         match self.target.slot.take(max) {
             Taken::Changes(changes, dropped) => {
+                self.put_position_off();
+                if self.gives_as_logged(&changes, dropped) {
+                    return Some(self.share(changes));
+                }
                 for queued in changes {
                     self.event(&queued, dropped);
                 }
-                self.put_position_off();
-                return;
+                return None;
             }
-            Taken::Ended(reason) => return self.end(reason),
-            Taken::Behind => return self.catch_up(),
+            Taken::Ended(reason) => {
+                self.end(reason);
+                return None;
+            }
+            Taken::Behind => {
+                self.catch_up();
+                return None;
+            }
             Taken::Empty => {}
         }
         let ready = self.target.slot.ready.notified();
@@ -235,6 +253,33 @@ impl Subscription {
             () = ready => {}
             () = reached(self.position_due) => self.say_position(),
         }
+        None
+    }
+
+    /// Whether these changes go out as the log has them: none stands for several, none was lost before them, and the log's
+    /// own cursors fit.
+    fn gives_as_logged(&self, changes: &[Queued], dropped: u64) -> bool {
+        let (Stage::Live(live), Some(first)) = (&self.stage, changes.first()) else { return false };
+        dropped == 0
+            && (live.joined || live.since.is_within(&first.record.batch.base))
+            && changes.iter().all(Queued::is_single)
+    }
+
+    /// Gives out changes that [`gives_as_logged`](Self::gives_as_logged), as [`event`](Self::event) would.
+    fn share(&mut self, changes: Vec<Queued>) -> Vec<SharedChange> {
+        let Stage::Live(live) = &mut self.stage else { return Vec::new() };
+        live.joined = true;
+        if let Some(last) = changes.last() {
+            live.begun = Some(Arc::clone(&last.record.batch));
+            self.cursor = Some(last.record.cursor());
+        }
+        self.told = None;
+        let mut behind = self.target.slot.waiting() + changes.len();
+        let share = |Queued { record, kind, .. }| {
+            behind -= 1;
+            SharedChange { record, kind, lag: u32::try_from(behind).unwrap_or(u32::MAX) }
+        };
+        changes.into_iter().map(share).collect()
     }
 
     /// Gives a change out, with a cursor that says what this subscription has.

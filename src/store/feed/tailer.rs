@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use futures_util::future::join3;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_postgres::RowStream;
+use tokio_postgres::{Row, RowStream};
 
 use super::Shared;
-use super::change::EndReason;
+use super::change::{EndReason, Record};
 use super::cursor::{Batch, Inside, Position};
 use super::hub::Round;
 use super::link::{Backoff, LinkError};
@@ -25,8 +25,12 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the next change of a batch may take. Postgres sorts a batch before it sends the first.
 const ROW_DEADLINE: Duration = Duration::from_secs(300);
 
-/// How many changes are handed over before others on this thread have a turn.
-const YIELD_EVERY: usize = 128;
+/// How many changes are handed over together at most: then others on this thread have a turn.
+const TOGETHER_MAX: usize = 128;
+
+/// What part of a subscription's queue is handed over together at most, by changes and by bytes: whoever takes what comes is
+/// not overrun by one hand-over. A queue counts a change twice, for the message that is made of it.
+const TOGETHER_OF_QUEUE: usize = 8;
 
 /// Follows the log for ever.
 pub(super) async fn follow(shared: Arc<Shared>, position: Position) {
@@ -139,7 +143,8 @@ impl Tailer<'_> {
         Batch::new(self.shared.database, base, next).map(Arc::new)
     }
 
-    /// Hands the changes over, one by one as they come. The position moves with each.
+    /// Hands the changes over, as many together as there are, up to a bound: Postgres sends them in pieces of 8 KiB, and a
+    /// subscriber who is woken for each piece is sent a record for each. The position moves with each change.
     async fn publish(
         &mut self,
         round: &Round<'_>,
@@ -147,20 +152,62 @@ impl Tailer<'_> {
         rows: RowStream,
     ) -> Result<(), LinkError> {
         let mut rows = std::pin::pin!(rows);
-        let mut count = 0_usize;
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        let options = &self.shared.options;
+        let count_max = (options.queue_events / TOGETHER_OF_QUEUE).clamp(1, TOGETHER_MAX);
+        let bytes_max = options.queue_bytes / TOGETHER_OF_QUEUE;
         loop {
             let row = timeout(ROW_DEADLINE, rows.try_next()).await.map_err(|_| LinkError::TimedOut)??;
-            let Some(row) = row else { return Ok(()) };
-            let (table, record) = log::record(&row, batch)?;
-            let (last, seq) = (record.last, record.seq);
-            round.publish(table, &Arc::new(record));
-            self.batch = Some(Arc::clone(batch));
-            self.position.inside = Some(Inside { next: batch.next.clone(), last, seq });
-            count += 1;
-            if count.is_multiple_of(YIELD_EVERY) {
-                tokio::task::yield_now().await;
+            let is_last = row.is_none();
+            bytes += row.as_ref().map_or(0, Row::raw_size_bytes);
+            together.extend(row);
+            if !is_last && together.len() < count_max && bytes < bytes_max {
+                continue;
+            }
+            self.hand_over(round, batch, &together)?;
+            together.clear();
+            if is_last {
+                return Ok(());
+            }
+            bytes = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Hands changes over, those of one table that follow each other together.
+    fn hand_over(&mut self, round: &Round<'_>, batch: &Arc<Batch>, rows: &[Row]) -> Result<(), LinkError> {
+        let (mut of, mut records) = ("", Vec::with_capacity(rows.len()));
+        for row in rows {
+            match log::record(row, batch) {
+                Ok((table, record)) => {
+                    if table != of {
+                        self.publish_all(round, batch, of, &mut records);
+                        of = table;
+                    }
+                    records.push(Arc::new(record));
+                }
+                Err(error) => {
+                    self.publish_all(round, batch, of, &mut records);
+                    return Err(error);
+                }
             }
         }
+        self.publish_all(round, batch, of, &mut records);
+        Ok(())
+    }
+
+    fn publish_all(
+        &mut self,
+        round: &Round<'_>,
+        batch: &Arc<Batch>,
+        table: &str,
+        records: &mut Vec<Arc<Record>>,
+    ) {
+        let Some(last) = records.last() else { return };
+        round.publish(table, records);
+        self.batch = Some(Arc::clone(batch));
+        self.position.inside = Some(Inside { next: batch.next.clone(), last: last.last, seq: last.seq });
+        records.clear();
     }
 
     /// The log does not have what comes after the position: all who listen start again, and so does this.
