@@ -6,13 +6,14 @@
 
 use super::error::{CallError, Error};
 use super::link::Link;
-use super::pending::PendingCall;
+use super::pending::{Failure, Outcome, PendingCall};
 use crate::conn::{ApiMisuse, ConnectionError, stream_map::StreamMap};
 use crate::wire::ErrorCode;
 use crate::wire::envelope::{RpcError, RpcResponse};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Waker;
 use tokio::time::Instant;
 
 struct InFlight {
@@ -31,9 +32,21 @@ pub(super) struct Calls {
     waiting: VecDeque<Arc<PendingCall>>,
     /// No deadline of a call that waits or is in flight is earlier.
     due: Option<Instant>,
+    /// Those whose outcome is there.
+    woken: Vec<Waker>,
 }
 
 impl Calls {
+    /// Swaps the callers that are to be woken for `woken`, which is empty and whose memory serves again.
+    pub(super) fn take_woken(&mut self, woken: &mut Vec<Waker>) {
+        std::mem::swap(&mut self.woken, woken);
+    }
+
+    /// Leaves the outcome to the caller.
+    fn complete(woken: &mut Vec<Waker>, call: &PendingCall, outcome: Outcome) {
+        woken.extend(call.complete(outcome));
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
@@ -41,11 +54,25 @@ impl Calls {
     /// Takes new calls.
     pub(super) fn add(&mut self, calls: impl Iterator<Item = Arc<PendingCall>>) {
         for call in calls {
-            if self.due.is_none_or(|due| call.deadline < due) {
-                self.due = Some(call.deadline);
-            }
-            self.waiting.push_back(call);
+            self.keep_time(&call);
+            // Those that were in flight already have no place in the line.
+            let line = if call.is_repeated() { &mut self.again } else { &mut self.waiting };
+            line.push_back(call);
         }
+    }
+
+    /// Says whether something is due earlier than before.
+    fn keep_time(&mut self, call: &PendingCall) -> bool {
+        let is_first = self.due.is_none_or(|due| call.deadline < due);
+        if is_first {
+            self.due = Some(call.deadline);
+        }
+        is_first
+    }
+
+    /// Whether calls wait to be made.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.again.is_empty() || !self.waiting.is_empty()
     }
 
     /// The next call to make, and whether it is a new one, whose place in the line is free now.
@@ -68,7 +95,7 @@ impl Calls {
             if call.deadline <= now
                 && let Some(link) = &mut link
             {
-                call.time_out();
+                Self::complete(&mut self.woken, call, Err(call.timed_out().into()));
                 // Its stream stays until the server has answered. A connection that is ending needs no cancel.
                 let _over = link.connection.cancel(*stream);
             }
@@ -78,7 +105,7 @@ impl Calls {
             line.retain(|call| {
                 let stays = now < call.deadline;
                 if !stays {
-                    call.time_out();
+                    Self::complete(&mut self.woken, call, Err(call.timed_out().into()));
                     expired += usize::from(is_new);
                 }
                 stays
@@ -99,8 +126,7 @@ impl Calls {
         if !call.is_wanted() {
             return Ok(());
         }
-        let left = call.deadline.saturating_duration_since(link.instant());
-        let deadline_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1);
+        let deadline_ms = link.left_ms(call.deadline);
         let opened = call.with(|call| {
             call.deadline_ms = deadline_ms;
             link.connection.call(call)
@@ -114,7 +140,9 @@ impl Calls {
                     self.move_items(link, stream);
                 }
             }
-            Err(ApiMisuse::MessageTooLarge) => call.complete(Err(Error::TooLarge)),
+            Err(ApiMisuse::MessageTooLarge) => {
+                Self::complete(&mut self.woken, &call, Err(Error::TooLarge.into()));
+            }
             Err(error) => {
                 self.again.push_front(call);
                 return Err(error);
@@ -123,9 +151,16 @@ impl Calls {
         Ok(())
     }
 
+    /// Has a caller's call, which is handed to the connection already. Says whether something is due earlier than before.
+    pub(super) fn insert_kept(&mut self, link: &Link, stream: u32, call: Arc<PendingCall>) -> bool {
+        let is_due_earlier = self.keep_time(&call);
+        self.in_flight.insert(stream, InFlight { call, opened_at: link.writes() });
+        is_due_earlier
+    }
+
     pub(super) fn on_response(&mut self, stream: u32, response: RpcResponse) {
         if let Some(InFlight { call, .. }) = self.in_flight.remove(&stream) {
-            call.complete(Ok(response));
+            Self::complete(&mut self.woken, &call, Ok(response));
         }
     }
 
@@ -135,12 +170,15 @@ impl Calls {
         if error.code == ErrorCode::GOING_AWAY {
             self.make_again(call);
         } else {
-            call.complete(Err(Error::Call(CallError::from(error))));
+            Self::complete(&mut self.woken, &call, Err(Error::Call(CallError::from(error)).into()));
         }
         Ok(())
     }
 
     fn make_again(&mut self, call: Arc<PendingCall>) {
+        if call.is_kept_by_its_caller() {
+            return Self::complete(&mut self.woken, &call, Err(Failure::NotTaken));
+        }
         call.set_stream(None);
         if call.is_wanted() {
             self.again.push_back(call);
@@ -209,8 +247,7 @@ impl Calls {
             let was_sent = opened_at != link.writes();
             let was_taken = last_taken.is_none_or(|last| stream <= last);
             if was_sent && was_taken {
-                let method = call.with(|call| call.method.to_string());
-                call.complete(Err(Error::UnknownOutcome { method, cause: cause.clone() }));
+                Self::complete(&mut self.woken, &call, Err(Failure::Lost(cause.clone())));
             } else {
                 self.make_again(call);
             }
@@ -221,7 +258,7 @@ impl Calls {
     pub(super) fn fail(&mut self, error: &Error) {
         let in_flight = self.in_flight.drain().map(|(_, in_flight)| in_flight.call);
         for call in in_flight.chain(self.again.drain(..)).chain(self.waiting.drain(..)) {
-            call.complete(Err(error.clone()));
+            Self::complete(&mut self.woken, &call, Err(error.clone().into()));
         }
     }
 }

@@ -3,26 +3,25 @@
 use super::connector::Connector;
 use super::driver::{Control, Driver, Status};
 use super::link::ConnectionInfo;
+use super::making::{CALLS_WAITING_MAX, KeptCall};
 use super::options::{CallOptions, Options};
-use super::pending::{Answer, PendingCall};
+use super::pending::Failure;
 use super::response::Response;
 use super::resume::Entry;
 use super::retry::{Attempts, Bucket, RetryPolicy};
 use super::signals::Signals;
+use super::state::Shared;
 use super::subscription::{Queue, SubscribeOptions, Subscription};
 use super::{Error, Json, ServerUrl};
 use crate::wire::envelope::RpcCall;
-use crate::wire::limits::CALLS_MAX;
 use serde::{Serialize, de::DeserializeOwned};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, TryAcquireError, mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-/// Places for calls that wait for the connection; behind them callers wait. As many as a connection takes: a full line then
-/// means one connection's worth under way and one in line.
-const CALLS_WAITING_MAX: usize = CALLS_MAX as usize;
 /// Other commands that wait for the task.
 const CONTROL_WAITING_MAX: usize = 64;
 
@@ -49,9 +48,10 @@ pub struct Client(Arc<Handle>);
 /// What reaches the task.
 #[derive(Debug)]
 pub(super) struct Handle {
-    places: Arc<Semaphore>,
+    pub(super) places: Arc<Semaphore>,
     control: mpsc::Sender<Control>,
     pub(super) signals: Arc<Signals>,
+    pub(super) shared: Arc<Shared>,
     status: watch::Receiver<Status>,
     call_timeout: Duration,
     retry: RetryPolicy,
@@ -83,11 +83,13 @@ impl Client {
         let (control, control_waiting) = mpsc::channel(CONTROL_WAITING_MAX);
         let (status_sender, status) = watch::channel(Status::Connected(link.info.clone()));
         let signals = Arc::new(Signals::default());
-        let driver =
-            Driver::new(connector, Arc::clone(&places), control_waiting, Arc::clone(&signals), status_sender);
-        tokio::spawn(driver.run(link));
+        let shared = Arc::new(Shared::default());
+        let ends = (Arc::clone(&places), Arc::clone(&signals), Arc::clone(&shared));
+        tokio::spawn(Driver::new(connector, control_waiting, status_sender, ends).run(link));
         let next_id = AtomicU64::new(0);
-        Ok(Self(Arc::new(Handle { places, control, signals, status, call_timeout, retry, retries, next_id })))
+        let handle =
+            Handle { places, control, signals, shared, status, call_timeout, retry, retries, next_id };
+        Ok(Self(Arc::new(handle)))
     }
 
     /// Calls a method. Dropping the future gives the call up and tells the server so.
@@ -131,8 +133,14 @@ impl Client {
         args: Json,
         options: CallOptions,
     ) -> Result<Response, Error> {
-        let timeout = options.timeout.unwrap_or(self.0.call_timeout);
-        let deadline = Instant::now() + timeout;
+        self.attempts(method, args, options).await
+    }
+
+    /// Sends a call, and again as long as that is right.
+    async fn attempts(&self, method: &str, args: Json, options: CallOptions) -> Result<Response, Error> {
+        let handle = &*self.0;
+        let mut now = Instant::now();
+        let timeout = options.timeout.unwrap_or(handle.call_timeout);
         let call = RpcCall {
             method: method.into(),
             args: args.into_bytes(),
@@ -141,32 +149,30 @@ impl Client {
             times: options.times,
             ..RpcCall::default()
         };
-        let policy = options.retry.as_ref().unwrap_or(&self.0.retry);
-        self.attempts(policy, call, deadline, timeout).await
-    }
-
-    /// Sends a call, and again as long as that is right.
-    async fn attempts(
-        &self,
-        policy: &RetryPolicy,
-        call: RpcCall,
-        deadline: Instant,
-        timeout: Duration,
-    ) -> Result<Response, Error> {
-        self.0.retries.earn();
-        let mut attempts = Attempts::new(policy, &self.0.retries, deadline);
-        let mut call = call;
+        let mut call = KeptCall { call, deadline: now + timeout, timeout };
+        let policy = options.retry.as_ref().unwrap_or(&handle.retry);
+        handle.retries.earn();
+        let mut attempts = Attempts::new(policy, &handle.retries, call.deadline);
         loop {
-            let made = self.0.make(PendingCall::new(call, deadline, timeout, None)).await;
-            let mut answer = made.map_err(|error| attempts.end(error))?;
-            let error = match (&mut answer).await {
+            let started = poll_fn(|context| handle.start(&mut call, now, context.waker()).into());
+            let (outcome, is_repeated) = match started.await {
+                Some(mut answer) => (poll_fn(|context| answer.poll_outcome(context)).await, true),
+                None => (Err(Failure::NotTaken), false),
+            };
+            let outcome = match outcome {
+                Ok(response) => Ok(response),
+                // A future that most calls have no need of is kept off this one.
+                Err(Failure::NotTaken) => Box::pin(handle.wait_in_line(&mut call, is_repeated)).await,
+                Err(failure) => Err(failure.into_error(method)),
+            };
+            let error = match outcome {
                 Ok(response) => return Ok(Response::new(response, attempts.made())),
                 Err(error) => error,
             };
-            call = answer.into_call();
-            let pause = attempts.after(error, &call, Instant::now())?;
-            tracing::debug!(method = call.method.as_str(), attempt = attempts.made(), ?pause, "a call is sent again");
+            let pause = attempts.after(error, &call.call, Instant::now())?;
+            tracing::debug!(method, attempt = attempts.made(), ?pause, "a call is sent again");
             tokio::time::sleep(pause).await;
+            now = Instant::now();
         }
     }
 
@@ -236,30 +242,12 @@ impl Client {
 }
 
 impl Handle {
-    /// Hands a call to the task, once there is a place for it.
-    pub(super) async fn make(&self, call: PendingCall) -> Result<Answer, Error> {
-        match self.places.try_acquire() {
-            Ok(place) => place.forget(),
-            Err(TryAcquireError::Closed) => return Err(self.closed()),
-            Err(TryAcquireError::NoPermits) => match timeout_at(call.deadline, self.places.acquire()).await {
-                Ok(Ok(place)) => place.forget(),
-                Ok(Err(_)) => return Err(self.closed()),
-                Err(_) => return Err(call.timed_out()),
-            },
-        }
-        let call = Arc::new(call);
-        if !self.signals.add_call(Arc::clone(&call)) {
-            return Err(self.closed());
-        }
-        Ok(Answer::new(call, Arc::clone(&self.signals)))
-    }
-
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Why the task is gone.
-    fn closed(&self) -> Error {
+    pub(super) fn closed(&self) -> Error {
         match &*self.status.borrow() {
             Status::Closed(Some(reason)) => Error::Connect(Arc::clone(reason)),
             _ => Error::Closed,

@@ -5,7 +5,8 @@ use super::transport::{Io, Socket};
 use crate::conn::{ClientConfig, Connection, Entropy, Event, Limits, Peer};
 use crate::noise::PublicKey;
 use crate::wire::{ErrorCode, Suite, handshake::ServerHello};
-use std::{pin::Pin, sync::Arc, task::Poll, time::Duration};
+use std::task::{Context, Poll};
+use std::{pin::Pin, sync::Arc, time::Duration};
 use tokio::time::{Instant, Sleep};
 
 /// What the end of a connection may still take: our CLOSE on its way, the peer's behind it.
@@ -64,6 +65,11 @@ pub(super) struct Link {
     heard_at: Duration,
     /// Whether the socket has everything that the connection had to say.
     took_all: bool,
+    /// Whether a caller may write by itself what it adds: nobody has since the task looked, and no others are about to add
+    /// something that would share the record.
+    writes_at_once: bool,
+    /// Callers that were woken together.
+    expected: usize,
 }
 
 impl Link {
@@ -89,6 +95,8 @@ impl Link {
             now: Duration::ZERO,
             heard_at: Duration::ZERO,
             took_all: false,
+            writes_at_once: false,
+            expected: 0,
         };
         loop {
             if let Some(Event::Connected(peer, hello)) = link.connection.poll_event() {
@@ -99,7 +107,7 @@ impl Link {
                 return Err(ConnectReason::Connection(end.clone()));
             }
             link.fill();
-            let io = link.drive(None).await;
+            let io = std::future::poll_fn(|context| link.poll(context, None)).await;
             link.handle(io);
         }
     }
@@ -126,6 +134,17 @@ impl Link {
         self.started + self.now
     }
 
+    /// What a server is told of a deadline, in milliseconds.
+    pub(super) fn left_ms(&self, deadline: Instant) -> u32 {
+        let left = deadline.saturating_duration_since(self.instant());
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Tells the time to a caller's command; it never goes back.
+    pub(super) fn see_time(&mut self, now: Instant) {
+        self.now = self.now.max(now.saturating_duration_since(self.started));
+    }
+
     pub(super) fn heard_at(&self) -> Duration {
         self.heard_at
     }
@@ -139,27 +158,41 @@ impl Link {
         self.took_all = self.socket.fill(&mut self.connection, self.now);
     }
 
-    /// Waits until the socket or a timer gives something to do: `None` when the connection's time or `due` may have come. May
-    /// be dropped at any moment.
-    pub(super) async fn drive(&mut self, due: Option<Instant>) -> Option<Io> {
-        self.set_timer(due);
-        let Self { socket, timer, writes, took_all, .. } = self;
-        // What was written is no reason to come back, unless the connection has more to write.
-        let is_quiet = |io: &Io| !io.read && !io.eof && *took_all;
-        let input = std::future::poll_fn(|context| {
-            loop {
-                let io = std::task::ready!(socket.poll_io(context));
-                *writes += u64::from(io.wrote);
-                if !is_quiet(&io) {
-                    return Poll::Ready(io);
-                }
-            }
-        });
-        tokio::select! {
-            biased;
-            io = input => Some(io),
-            () = timer => None,
+    /// The task looks.
+    pub(super) fn begin_turn(&mut self) {
+        self.writes_at_once = self.expected <= 1;
+    }
+
+    /// So many callers are woken, and may make their next calls at once.
+    pub(super) fn expect_calls(&mut self, callers: usize) {
+        if callers > 0 {
+            self.expected = callers;
         }
+    }
+
+    /// Writes for a caller what it has added, when waiting for others would gain nothing; `false` when there is something
+    /// left for the task.
+    pub(super) fn write_at_once(&mut self) -> bool {
+        if !std::mem::take(&mut self.writes_at_once) {
+            return false;
+        }
+        self.fill();
+        let wrote = self.socket.try_write();
+        self.writes += u64::from(wrote);
+        self.took_all && wrote && !self.socket.has_output()
+    }
+
+    /// Ready when the socket or a timer gives something to do: `None` when the connection's time or `due` may have come.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<Option<Io>> {
+        self.set_timer(due);
+        while let Poll::Ready(io) = self.socket.poll_io(context) {
+            self.writes += u64::from(io.wrote);
+            // What was written is no reason to come back, unless the connection has more to write.
+            if io.read || io.eof || !self.took_all {
+                return Poll::Ready(Some(io));
+            }
+        }
+        self.timer.as_mut().poll(context).map(|()| None)
     }
 
     /// Does what there is to do after something was waited for: with what happened on the socket, and what is due.

@@ -1,12 +1,15 @@
 //! A call between its caller and the task of the connection: one allocation, shared by the two.
 //!
-//! The caller writes the call, the task takes it, sends it and leaves the outcome here. Nothing else is made for a call:
-//! no channel and no timer. Its time is kept by the task.
+//! Who makes a call on a free connection keeps what it says, and only the outcome is left here. A call that waits in a line
+//! is here as a whole: the task makes it. Nothing else is made for a call: no channel and no timer. Its time is kept by the
+//! task.
 
 use super::Error;
 use super::signals::Signals;
 use super::stream::Pipe;
+use crate::conn::ConnectionError;
 use crate::wire::envelope::{RpcCall, RpcResponse};
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,7 +17,36 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How a call ended.
-pub(super) type Outcome = Result<RpcResponse, Error>;
+pub(super) type Outcome = Result<RpcResponse, Failure>;
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What the caller is told.
+    Error(Error),
+    /// The connection was lost with the call on it; it may have run.
+    Lost(ConnectionError),
+    /// It has not run: its caller, who kept it, may make it again.
+    NotTaken,
+}
+
+impl Failure {
+    /// What the caller of a method is told.
+    pub(super) fn into_error(self, method: &str) -> Error {
+        match self {
+            Self::Error(error) => error,
+            Self::Lost(cause) => Error::UnknownOutcome { method: method.to_owned(), cause },
+            // The task makes the calls again that it has; those that callers kept are made again by them.
+            Self::NotTaken => Error::Closed,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
 
 /// A call that was made.
 #[derive(Debug)]
@@ -25,12 +57,15 @@ pub(super) struct PendingCall {
     pub(super) pipe: Option<Arc<Pipe>>,
     /// How long the caller was going to wait, for the error that says so.
     timeout: Duration,
+    /// It was on a connection before, which did not take it.
+    is_repeated: bool,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    call: RpcCall,
+    /// `None` when its caller keeps it.
+    call: Option<Box<RpcCall>>,
     /// While it is in flight.
     stream: Option<u32>,
     outcome: Option<Outcome>,
@@ -40,9 +75,32 @@ struct State {
 }
 
 impl PendingCall {
+    /// A call that the task is to make.
     pub(super) fn new(call: RpcCall, deadline: Instant, timeout: Duration, pipe: Option<Arc<Pipe>>) -> Self {
+        let call = Some(Box::new(call));
         let state = State { call, stream: None, outcome: None, caller: None, is_over: false };
-        Self { deadline, pipe, timeout, state: Mutex::new(state) }
+        Self { deadline, pipe, timeout, is_repeated: false, state: Mutex::new(state) }
+    }
+
+    /// One that its caller has made, who is to be woken for the outcome.
+    pub(super) fn kept(deadline: Instant, timeout: Duration, stream: u32, caller: &Waker) -> Self {
+        let (stream, caller) = (Some(stream), Some(caller.clone()));
+        let state = State { call: None, stream, outcome: None, caller, is_over: false };
+        Self { deadline, pipe: None, timeout, is_repeated: false, state: Mutex::new(state) }
+    }
+
+    /// The same, before those that were never made.
+    pub(super) fn repeated(self) -> Self {
+        Self { is_repeated: true, ..self }
+    }
+
+    pub(super) fn is_repeated(&self) -> bool {
+        self.is_repeated
+    }
+
+    /// Whether only its caller can make it again.
+    pub(super) fn is_kept_by_its_caller(&self) -> bool {
+        self.lock().call.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -67,28 +125,19 @@ impl PendingCall {
 
     /// Looks at the call, or changes it.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut RpcCall) -> T) -> T {
-        look(&mut self.lock().call)
+        look(self.lock().call.as_mut().expect("what the task makes was handed to it"))
     }
 
-    /// Leaves the outcome to the caller; the first one counts.
-    pub(super) fn complete(&self, outcome: Outcome) {
-        let caller = {
-            let mut state = self.lock();
-            state.stream = None;
-            if state.is_over || state.outcome.is_some() {
-                return;
-            }
-            state.outcome = Some(outcome);
-            state.caller.take()
-        };
-        if let Some(caller) = caller {
-            caller.wake();
+    /// Leaves the outcome to the caller, and gives who is to be woken for it; the first one counts.
+    #[must_use]
+    pub(super) fn complete(&self, outcome: Outcome) -> Option<Waker> {
+        let mut state = self.lock();
+        state.stream = None;
+        if state.is_over || state.outcome.is_some() {
+            return None;
         }
-    }
-
-    /// The caller has waited long enough.
-    pub(super) fn time_out(&self) {
-        self.complete(Err(self.timed_out()));
+        state.outcome = Some(outcome);
+        state.caller.take()
     }
 
     /// What a caller is told that has waited long enough.
@@ -112,7 +161,7 @@ impl PendingCall {
 
     /// The call itself, to be made again.
     fn take(&self) -> RpcCall {
-        std::mem::take(&mut self.lock().call)
+        self.lock().call.take().map(|call| *call).unwrap_or_default()
     }
 
     /// The caller wants no outcome; `false` when it has it.
@@ -125,14 +174,36 @@ impl PendingCall {
 
 /// The caller's end. Dropping it before the outcome gives the call up and tells the server so.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Answer<S: Deref<Target = Signals>> {
     call: Arc<PendingCall>,
-    signals: Arc<Signals>,
+    signals: S,
+    /// Whoever polls it first is the caller that is to be woken, since a moment ago.
+    is_new: bool,
+    /// The outcome was taken.
+    is_over: bool,
 }
 
-impl Answer {
-    pub(super) fn new(call: Arc<PendingCall>, signals: Arc<Signals>) -> Self {
-        Self { call, signals }
+/// Of a call that the task makes.
+pub(super) type OwnedAnswer = Answer<Arc<Signals>>;
+
+impl<S: Deref<Target = Signals>> Answer<S> {
+    pub(super) fn new(call: Arc<PendingCall>, signals: S) -> Self {
+        Self { call, signals, is_new: false, is_over: false }
+    }
+
+    /// Of a [kept](PendingCall::kept) call, polled at once and with the waker that it was given.
+    pub(super) fn of_kept(call: Arc<PendingCall>, signals: S) -> Self {
+        Self { call, signals, is_new: true, is_over: false }
+    }
+
+    /// Waits for the outcome.
+    pub(super) fn poll_outcome(&mut self, context: &Context<'_>) -> Poll<Outcome> {
+        if std::mem::take(&mut self.is_new) {
+            return Poll::Pending;
+        }
+        let outcome = self.call.poll(context);
+        self.is_over |= outcome.is_ready();
+        outcome
     }
 
     /// The call, after its outcome.
@@ -146,17 +217,18 @@ impl Answer {
     }
 }
 
-impl Future for Answer {
-    type Output = Outcome;
+impl Future for OwnedAnswer {
+    type Output = Result<RpcResponse, Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
-        self.call.poll(context)
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = std::task::ready!(self.poll_outcome(context));
+        Poll::Ready(outcome.map_err(|failure| self.call.with(|call| failure.into_error(&call.method))))
     }
 }
 
-impl Drop for Answer {
+impl<S: Deref<Target = Signals>> Drop for Answer<S> {
     fn drop(&mut self) {
-        if self.call.give_up() {
+        if !self.is_over && self.call.give_up() {
             self.signals.drop_call(&self.call);
         }
     }

@@ -3,11 +3,12 @@
 
 use super::pending::PendingCall;
 use futures_util::task::AtomicWaker;
+use std::future::poll_fn;
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
-use std::{future::poll_fn, task::Poll};
+use std::task::{Context, Poll};
 
 /// Notes, and a bell.
 ///
@@ -18,6 +19,8 @@ pub(super) struct Signals {
     notes: Mutex<Notes>,
     /// Rung, and not heard yet.
     bell: AtomicBool,
+    /// Notes wait to be taken.
+    has_notes: AtomicBool,
     /// The one task that listens. It does so each time that it waits for anything at all, so this has to be cheap.
     listener: AtomicWaker,
 }
@@ -76,28 +79,45 @@ impl Signals {
     }
 
     fn note<T>(&self, write: impl FnOnce(&mut Notes) -> T) -> T {
-        let noted = write(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner));
-        // Whoever rings first wakes: the notes of the others are taken with it.
-        if !self.bell.swap(true, Ordering::AcqRel) {
-            self.listener.wake();
-        }
+        let noted = {
+            let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+            self.has_notes.store(true, Ordering::Release);
+            write(&mut notes)
+        };
+        self.ring();
         noted
     }
 
-    /// Waits for a note. Cancel-safe: the notes stay until they are taken.
-    pub(super) async fn wait(&self) {
-        poll_fn(|context| {
-            if self.is_rung() {
-                return Poll::Ready(());
-            }
-            self.listener.register(context.waker());
-            // Rung between the look and the registration.
-            if self.is_rung() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+    /// Has the task look at the connection. What it is to find there was put there before, under a lock that the task takes
+    /// after it has heard.
+    pub(super) fn ring(&self) {
+        // Whoever rings first wakes: what the others want is done with it.
+        if !self.bell.load(Ordering::Acquire) && !self.bell.swap(true, Ordering::AcqRel) {
+            self.listener.wake();
+        }
     }
 
-    /// Whether there may be notes.
+    /// Whether somebody's notes wait, which are to be heard before anything that is done now.
+    pub(super) fn has_notes(&self) -> bool {
+        self.has_notes.load(Ordering::Acquire)
+    }
+
+    /// Waits for the bell. Cancel-safe: the notes stay until they are taken.
+    pub(super) async fn wait(&self) {
+        poll_fn(|context| self.poll(context)).await;
+    }
+
+    /// Ready when the bell was rung and [`take`](Self::take) has not been called since.
+    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_rung() {
+            return Poll::Ready(());
+        }
+        self.listener.register(context.waker());
+        // Rung between the look and the registration.
+        if self.is_rung() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Whether the bell was rung.
     pub(super) fn is_rung(&self) -> bool {
         self.bell.load(Ordering::Acquire)
     }
@@ -107,6 +127,7 @@ impl Signals {
         // First, so that a note that is written after this rings again.
         self.bell.store(false, Ordering::Release);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.has_notes.store(false, Ordering::Release);
         std::mem::swap(&mut *notes, taken);
     }
 

@@ -1,7 +1,7 @@
 //! Calls with items: many out, many in, or both, as far as each side gives credit.
 
 use super::client::{Client, Handle};
-use super::pending::{Answer, PendingCall};
+use super::pending::{OwnedAnswer, PendingCall};
 use super::{Error, IdempotencyKey, Json};
 use crate::wire::envelope::{CLIENT_ITEMS, RpcCall, RpcResponse, SERVER_ITEMS};
 use crate::wire::limits::{CREDIT_MAX, MESSAGE_MAX};
@@ -123,7 +123,7 @@ impl Pipe {
 #[derive(Debug)]
 pub struct CallStream {
     pipe: Arc<Pipe>,
-    answer: Answer,
+    answer: OwnedAnswer,
     /// The answer, once it is there.
     result: Option<Result<RpcResponse, Error>>,
     deadline: Instant,

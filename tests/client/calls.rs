@@ -1,6 +1,7 @@
 //! Calls on a connection that holds.
 
 use crate::server::{Server, config, rpc_error, within};
+use futures_util::poll;
 use raystream::client::{CallOptions, Client, Error, Json, Options};
 use raystream::conn::{ConnectionError, Event, Limits};
 use raystream::wire::ErrorCode;
@@ -81,6 +82,115 @@ async fn no_more_calls_are_in_flight_than_the_server_takes() {
         assert_eq!(within(caller).await.unwrap().unwrap(), u32::try_from(n).unwrap());
     }
     assert!(seen_together <= 4);
+}
+
+#[tokio::test]
+async fn calls_are_made_in_the_order_in_which_they_are_asked_for() {
+    let mut limits = Limits::default();
+    limits.calls_max = 4;
+    let server = Server::start(raystream::conn::ServerConfig { limits, ..config() }).await;
+    let (client, mut session) = server.connect().await;
+    // More than fit the line, so that some wait for a place in it; whoever is answered asks again at once.
+    let callers: Vec<_> = (0..1_000)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                client.call("first", &n).await?;
+                client.call("second", &n).await
+            })
+        })
+        .collect();
+    for method in ["first", "second"] {
+        for n in 0..1_000 {
+            let call = session.echo().await;
+            assert_eq!((call.method.as_str(), &call.args[..]), (method, n.to_string().as_bytes()));
+        }
+    }
+    for caller in callers {
+        within(caller).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lone_call_leaves_at_once_and_those_behind_it_leave_together() {
+    let server = Server::start(config()).await;
+    let (client, mut session) = server.connect().await;
+    tokio::join!(client.call("m", &0), session.echo()).0.unwrap();
+    let call = |n: u32| Box::pin(client.call_with("m", Json::new(n.to_string()), CallOptions::default()));
+    let mut calls: Vec<_> = (0..10).map(call).collect();
+    assert!(poll!(&mut calls[0]).is_pending());
+    // Nothing else ran on this thread: the caller itself has given it to the socket.
+    let arrived = session.arrived();
+    for call in &mut calls[1..] {
+        assert!(poll!(call).is_pending());
+    }
+    assert_eq!(session.arrived(), arrived);
+    for n in 0..10_u32 {
+        assert_eq!(session.echo().await.args, n.to_string());
+    }
+    for (n, call) in calls.into_iter().enumerate() {
+        assert_eq!(within(call).await.unwrap(), Json::new(n.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_at_once_is_cancelled_all_the_same() {
+    let server = Server::start(config()).await;
+    let (client, mut session) = server.connect().await;
+    let mut calls: Vec<_> = (0..3).map(|_| Box::pin(client.call("m", &1))).collect();
+    for call in &mut calls {
+        assert!(poll!(call).is_pending());
+    }
+    drop(calls);
+    let mut events = Vec::new();
+    for _ in 0..6 {
+        events.push(match session.next().await.unwrap() {
+            Event::Call(stream, _) => (stream, "call"),
+            Event::Cancelled(stream) => (stream, "cancel"),
+            other => panic!("{other:?}"),
+        });
+    }
+    for stream in [1, 3, 5] {
+        let of_stream = events.iter().filter(|event| event.0 == stream).map(|event| event.1);
+        assert!(of_stream.eq(["call", "cancel"]), "{events:?}");
+        session.connection.respond_error(stream, &rpc_error(ErrorCode::CANCELLED)).unwrap();
+    }
+    tokio::join!(client.call("next", &1), session.echo()).0.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn callers_on_many_threads_get_their_own_answers() {
+    const CALLERS: u32 = 16;
+    const CALLS: u32 = 300;
+    let server = Server::start(config()).await;
+    let (client, mut session) = server.connect().await;
+    let answering = tokio::spawn(async move {
+        while let Ok(event) = session.next().await {
+            if let Event::Call(stream, call) = event {
+                session.respond(stream, str::from_utf8(&call.args).unwrap()).await;
+            }
+        }
+    });
+    let callers = (0..CALLERS).map(|caller| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            for n in 0..CALLS {
+                let args = [caller, n];
+                let mut call = Box::pin(client.call_typed::<_, [u32; 2]>("m", &args));
+                // Some are given up as soon as they are made.
+                if (caller + n) % 7 == 0 {
+                    let _answered_already = poll!(&mut call);
+                } else {
+                    assert_eq!(call.await.unwrap(), args);
+                }
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        within(caller).await.unwrap();
+    }
+    client.close().await;
+    within(answering).await.unwrap();
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use raystream::wire::envelope::{
     Event as EventMessage, EventKind, RpcCall, RpcError, RpcResponse, Subscribe, Subscribed,
 };
 use raystream::wire::{ErrorCode, Suite};
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -253,6 +253,22 @@ impl Session {
         loop {
             if let Err(end) = self.next().await {
                 return end;
+            }
+        }
+    }
+
+    /// Bytes that have arrived and are not read; waits until there are some, and lets nothing else on this thread go on.
+    pub(crate) fn arrived(&self) -> usize {
+        let Wire::Tcp(stream) = &self.wire else { panic!("messages cannot be looked at") };
+        let stream = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned().unwrap());
+        let begun = Instant::now();
+        loop {
+            match stream.peek(&mut [0; 65_536]) {
+                Ok(len) => return len,
+                Err(error) if error.kind() == ErrorKind::WouldBlock && begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(error) => panic!("{error}"),
             }
         }
     }

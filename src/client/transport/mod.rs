@@ -71,6 +71,15 @@ impl Socket {
         }
     }
 
+    /// Writes what it can without waiting for more; says whether it wrote anything. What is left is for
+    /// [`poll_io`](Self::poll_io).
+    pub(super) fn try_write(&mut self) -> bool {
+        match self {
+            Self::Tcp(socket) => socket.try_write(),
+            Self::WebSocket(socket) => socket.try_write(),
+        }
+    }
+
     /// Writes and reads what it can.
     ///
     /// A transport that takes no more bytes is read on, because the peer's last word may say why.

@@ -19,6 +19,9 @@ use tokio::{
 const READ_MIN: usize = 2 * 1024;
 /// The longest read: two of the largest records.
 const READ_MAX: usize = 128 * 1024;
+/// Room that is kept for output: as much as it comes to by doubling when there is always more, so that it is not made and
+/// given back with each write.
+const OUTPUT_KEPT: usize = 2 * OUTPUT_MAX;
 
 /// Resolves the name and tries its addresses in turn.
 pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ConnectReason> {
@@ -71,7 +74,7 @@ impl TcpSocket {
         if !self.has_output() {
             self.output.clear();
             self.written = 0;
-            self.output.shrink_to(READ_MAX);
+            self.output.shrink_to(OUTPUT_KEPT);
         }
         while self.output.len() - self.written < OUTPUT_MAX && connection.poll_transmit(now, &mut self.output)
         {
@@ -93,6 +96,16 @@ impl TcpSocket {
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(io)
+    }
+
+    /// Writes once; says whether the transport took anything.
+    pub(super) fn try_write(&mut self) -> bool {
+        if !self.has_output() {
+            return false;
+        }
+        let Ok(len) = self.stream.try_write(&self.output[self.written..]) else { return false };
+        self.written += len;
+        len > 0
     }
 
     /// Writes until the transport takes no more; says whether it took anything.

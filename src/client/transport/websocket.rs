@@ -10,7 +10,7 @@ use futures_util::{Sink, SinkExt, StreamExt};
 use std::{
     collections::VecDeque,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::net::TcpStream;
@@ -104,6 +104,14 @@ impl WebSocketSocket {
             }
         }
         if io == Io::default() { Poll::Pending } else { Poll::Ready(io) }
+    }
+
+    /// Writes what the transport takes; says whether that was anything. Nobody is woken by it: what is left, the task asks
+    /// for again.
+    pub(super) fn try_write(&mut self) -> bool {
+        let mut io = Io::default();
+        let written = self.poll_write(&mut Context::from_waker(Waker::noop()), &mut io);
+        written.is_ok() && io.wrote
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, io: &mut Io) -> Result<(), WebSocketError> {
