@@ -3,13 +3,12 @@
 //! What it takes is in `schemas/sql`: a view with the columns of a table of documents, and triggers.
 
 use thiserror::Error;
-use tokio_postgres::Client;
 
 use super::StoreOptions;
 use super::endpoint::Endpoint;
 use super::error::{StartError, StoreError};
 use super::migrate::migrate;
-use super::session::{self, Access, whole_message};
+use super::session::{self, Access, Driven, whole_message};
 use super::tables::NAMESPACE;
 use super::types::TableName;
 
@@ -46,7 +45,7 @@ fn refused(error: tokio_postgres::Error) -> AttachError {
 }
 
 /// A session of the schema's own version.
-async fn open(endpoint: &Endpoint) -> Result<Client, AttachError> {
+async fn open(endpoint: &Endpoint) -> Result<Driven, AttachError> {
     let mut options = StoreOptions::new(endpoint.clone());
     // Nothing is promised here that a crash could break.
     options.unsafe_durability = true;

@@ -17,7 +17,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type as PgType};
 use super::endpoint;
 use super::json::Json;
 use super::scope::{Scope, Stop, StopSignal};
-use super::session::{self, Access};
+use super::session::{self, Access, Driven};
 use super::{Store, StoreError, StoreOptions, TableName, TablePtr};
 use crate::sql::limits::{RESULT_LEN_MAX, ROWS_MAX};
 use crate::sql::{Bind, Statement, Type};
@@ -87,7 +87,7 @@ pub type ExecRows = Vec<Vec<Option<Json>>>;
 pub(super) struct ExecPool {
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
-    idle: Mutex<Vec<Client>>,
+    idle: Mutex<Vec<Driven>>,
 }
 
 impl Default for ExecPool {
@@ -111,11 +111,11 @@ impl ExecPool {
         }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Driven>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn client(&self, options: &StoreOptions) -> Result<Client, StoreError> {
+    async fn client(&self, options: &StoreOptions) -> Result<Driven, StoreError> {
         while let Some(client) = { self.idle().pop() } {
             if !client.is_closed() {
                 return Ok(client);

@@ -1,9 +1,11 @@
 //! A session at Postgres: reached, found to be of the right kind, and set up.
 
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio_postgres::{Client, Config};
 
 use super::StoreOptions;
@@ -18,6 +20,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a silent network may swallow what we sent before the connection counts as broken.
 const NETWORK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long the questions and settings of a new session may take. Who accepts a connection and then says nothing would
+/// otherwise keep its place for ever.
+pub(super) const SET_UP_LONGEST: Duration = Duration::from_secs(10);
+
+/// How long the task of a session goes on when nobody has its client any more: to say goodbye takes no time, and who owes us
+/// an answer may never give it.
+const FAREWELL_LONGEST: Duration = Duration::from_secs(1);
 
 /// How values become text, whatever the database says: as the triggers of attached tables write them into the log.
 pub(super) const OUTPUT: &str = "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; \
@@ -61,16 +71,59 @@ pub(super) struct Session {
     pub(super) tls: Tls,
 }
 
+/// The client of a session that a task of its own drives. When it is dropped the connection is closed, after a moment also
+/// when answers are still owed: a dead connection would otherwise stay open with all its transaction holds.
+#[derive(Debug)]
+pub(super) struct Driven {
+    client: Client,
+    _alive: oneshot::Sender<()>,
+}
+
+impl Deref for Driven {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl DerefMut for Driven {
+    fn deref_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+}
+
 impl Session {
     /// Has a task of its own drive the session until the client is dropped.
-    pub(super) fn driven(self) -> Client {
-        tokio::spawn(self.driver);
-        self.client
+    pub(super) fn driven(self) -> Driven {
+        let (alive, dropped) = oneshot::channel();
+        let driver = self.driver;
+        tokio::spawn(async move {
+            let left = async {
+                // Nothing is ever sent: it ends when the client does.
+                let _dropped = dropped.await;
+                tokio::time::sleep(FAREWELL_LONGEST).await;
+            };
+            tokio::select! {
+                () = driver => {}
+                () = left => tracing::debug!("a connection to Postgres that owes an answer is closed"),
+            }
+        });
+        Driven { client: self.client, _alive: alive }
     }
 }
 
 /// Opens a session.
 pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Session, StartError> {
+    // Each address gets the time to connect to it: one that swallows everything does not take that of the next.
+    let addresses = options.config.get_hosts().len().max(options.config.get_hostaddrs().len()).max(1);
+    let of_each = options.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
+    let reaching = of_each.saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX));
+    let opened = tokio::time::timeout(reaching.saturating_add(SET_UP_LONGEST), set_up(options, access)).await;
+    opened.unwrap_or_else(|_| Err(StartError::Unreachable("it did not answer in time".to_owned())))
+}
+
+async fn set_up(options: &StoreOptions, access: Access) -> Result<Session, StartError> {
     let (client, mut driver) = reach(options).await?;
     let set_up = async {
         // Each session asks: the server behind the address, and what a role is given, may change.

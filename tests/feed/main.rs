@@ -4,7 +4,12 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+#[allow(dead_code, unreachable_pub, reason = "other tests use the rest")]
+#[path = "../storage/proxy.rs"]
+mod proxy;
+
 mod crash;
+mod dead;
 mod filter;
 mod load;
 mod order;

@@ -3,6 +3,7 @@
 #[path = "../support/postgres.rs"]
 mod postgres;
 
+mod dead;
 mod documents;
 mod embedded;
 mod failures;

@@ -10,6 +10,7 @@ use tokio_postgres::types::Type;
 use super::Shared;
 use super::change::EndReason;
 use super::link::{Link, LinkError};
+use super::log::in_time;
 use super::retention::{Maintained, maintain};
 use super::tombstones;
 use crate::store::{idempotency, topics::is_topic, transactions};
@@ -19,6 +20,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How often to look after the partitions: they are made for hours, so a minute's delay does not count.
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a round may take. Longer means a dead connection; the next round goes on where this one was.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Which of some physical tables belong to a name.
 const KNOWN: &str = "SELECT s.ptr FROM raystream.storage AS s WHERE s.ptr = ANY ($1)";
@@ -35,7 +39,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
         if due {
             maintained = Instant::now();
         }
-        if let Err(error) = look(&shared, due).await {
+        if let Err(error) = in_time(LONGEST, look(&shared, due)).await {
             tracing::debug!(%error, "no housekeeping of the change log this time");
         }
     }

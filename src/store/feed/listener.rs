@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::Shared;
 use super::link::{Backoff, Link, LinkError};
+use super::log::{ANSWER_DEADLINE, in_time};
 
 /// The least time between two notifications. Each takes a transaction id.
 const EVERY: Duration = Duration::from_millis(20);
@@ -36,25 +37,29 @@ pub(super) async fn listen(shared: Arc<Shared>) {
 async fn serve(shared: &Arc<Shared>, backoff: &mut Backoff) -> Result<(), LinkError> {
     // Our own notifications come back to us; the tailer knew before.
     let own = Arc::new(AtomicI32::new(0));
-    let link = {
-        let (own, shared) = (Arc::clone(&own), Arc::clone(shared));
-        Link::open(&shared.endpoint.clone(), move |sender| {
-            if sender != own.load(Ordering::Relaxed) {
-                shared.heard.notify_one();
+    let opened = in_time(ANSWER_DEADLINE, async {
+        let (heard, from) = (Arc::clone(shared), Arc::clone(&own));
+        let link = Link::open(&shared.endpoint, move |sender| {
+            if sender != from.load(Ordering::Relaxed) {
+                heard.heard.notify_one();
             }
         })
-        .await?
-    };
-    let process: i32 = link.client.query_typed_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
-    own.store(process, Ordering::Relaxed);
-    link.client.batch_execute(LISTEN).await?;
+        .await?;
+        let process: i32 = link.client.query_typed_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
+        own.store(process, Ordering::Relaxed);
+        link.client.batch_execute(LISTEN).await?;
+        Ok::<_, LinkError>(link)
+    });
+    let link = opened.await?;
     backoff.reset();
     // What was written before we listened.
     shared.heard.notify_one();
     loop {
         tokio::select! {
             () = link.ended() => return Ok(()),
-            () = shared.outgoing.notified() => link.client.batch_execute(NOTIFY).await?,
+            () = shared.outgoing.notified() => {
+                in_time(ANSWER_DEADLINE, link.client.batch_execute(NOTIFY)).await?;
+            }
         }
         sleep(EVERY).await;
     }

@@ -1,7 +1,9 @@
 //! The statements that read the change log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, RowStream, Statement};
 
@@ -44,6 +46,23 @@ const MISSED: &str = "WITH ended AS ( \
     WHERE (c.xid >= $1 OR c.xid = ANY ($2)) AND c.ptr = ANY ($3) AND c.xid < $4 AND c.xid <> ALL ($5) \
         AND (e.last, c.seq) > ($6, $7) AND ($8 IS NULL OR c.before @> $8 OR c.after @> $8) \
     ORDER BY e.last, c.seq";
+
+/// How long what is answered at once may take: a session waits half of that for a lock. Longer means a dead connection.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the next change that was missed may take. Postgres sorts all of them before it sends the first.
+pub(super) const MISSED_DEADLINE: Duration = Duration::from_secs(300);
+
+/// Waits for Postgres, and not for ever: a network that is gone says nothing of it.
+pub(super) async fn in_time<T, E: Into<LinkError>>(
+    longest: Duration,
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, LinkError> {
+    match timeout(longest, answer).await {
+        Ok(answer) => answer.map_err(Into::into),
+        Err(_) => Err(LinkError::TimedOut),
+    }
+}
 
 /// The types of the arguments of a range.
 pub(super) const TAIL_TYPES: [Type; 7] =

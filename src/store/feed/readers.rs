@@ -1,10 +1,11 @@
 //! The connections on which subscriptions read snapshots and what they missed, and the one for short questions.
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
 
 use super::link::LinkError;
@@ -35,7 +36,39 @@ pub(super) struct Readers {
     permits: Semaphore,
     idle: Mutex<Vec<Log>>,
     /// For questions that are answered at once; they do not wait for the readers.
-    questions: AsyncMutex<Option<Arc<Log>>>,
+    questions: AsyncMutex<Option<Arc<Questions>>>,
+}
+
+/// The connection for questions, which are answered in the order in which they come.
+#[derive(Debug)]
+struct Questions {
+    log: Log,
+    /// Since when an answer is owed. Who asked may have gone: a dead connection is found by those who come after him.
+    owed: Mutex<Option<Instant>>,
+}
+
+impl Deref for Questions {
+    type Target = Log;
+
+    fn deref(&self) -> &Log {
+        &self.log
+    }
+}
+
+impl Questions {
+    /// Whether it is worth asking.
+    fn is_good(&self) -> bool {
+        let owed = *self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        !self.log.link.client.is_closed() && owed.is_none_or(|since| since.elapsed() < QUESTION_DEADLINE)
+    }
+
+    /// Waits for an answer.
+    async fn answered<T>(&self, answer: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        let answer = answer.await;
+        *self.owed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        answer
+    }
 }
 
 /// A connection for one read. Dropped before [`Lease::give_back`] it closes: who knows what is still on its way.
@@ -70,25 +103,34 @@ impl Readers {
         }
     }
 
-    async fn questions(&self) -> Result<Arc<Log>, LinkError> {
+    /// Closes the connections that nobody reads on. When one was found broken or dead, the others are as a rule.
+    pub(super) fn forget_idle(&self) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    async fn questions(&self) -> Result<Arc<Questions>, LinkError> {
         let mut slot = self.questions.lock().await;
-        if let Some(log) = slot.as_ref().filter(|log| !log.link.client.is_closed()) {
+        if let Some(log) = slot.as_ref().filter(|log| log.is_good()) {
             return Ok(Arc::clone(log));
         }
-        let log = Arc::new(Log::open(&self.endpoint).await?);
+        let log = Log::open(&self.endpoint).await?;
+        let log = Arc::new(Questions { log, owed: Mutex::new(None) });
         *slot = Some(Arc::clone(&log));
         Ok(log)
     }
 
     /// Asks, and asks once more when the connection turned out to be dead.
-    async fn ask<T, A>(&self, question: impl Fn(Arc<Log>) -> A) -> Result<T, LinkError>
+    async fn ask<T, A>(&self, question: impl Fn(Arc<Questions>) -> A) -> Result<T, LinkError>
     where
         A: Future<Output = Result<T, LinkError>>,
     {
         let asked = async {
             let log = self.questions().await?;
-            match question(Arc::clone(&log)).await {
-                Err(_) if log.link.client.is_closed() => question(self.questions().await?).await,
+            match log.answered(question(Arc::clone(&log))).await {
+                Err(_) if log.link.client.is_closed() => {
+                    let log = self.questions().await?;
+                    log.answered(question(Arc::clone(&log))).await
+                }
                 answer => answer,
             }
         };

@@ -11,7 +11,7 @@ use super::cursor::{self, Batch, Inside, Position};
 use super::filter::{Filter, Images, judge_unfiltered};
 use super::frontier::Frontier;
 use super::link::{Backoff, LinkError};
-use super::log::{self, Head, Log, Range};
+use super::log::{self, ANSWER_DEADLINE, Head, Log, MISSED_DEADLINE, Range, in_time};
 use super::outlet::{Blocked, Outlet, Piece};
 use super::subscription::Target;
 
@@ -52,6 +52,7 @@ pub(super) async fn replay(
             }
             Err(Stop::Link(error)) => {
                 tracing::warn!(%error, "the change log was not read to the end, trying again");
+                shared.readers.forget_idle();
                 outlet.discard();
                 backoff.pause().await;
             }
@@ -69,11 +70,14 @@ async fn read(
     let lease = shared.readers.lease().await?;
     // Before the moment is taken: what is not in it comes after this through the queue.
     target.slot.hold();
-    let (begun, head, ready) =
-        join3(lease.log.run(log::BEGIN), lease.log.head(), lease.log.run(log::PLAN)).await;
-    begun?;
-    let head = head?;
-    ready?;
+    let head = in_time(ANSWER_DEADLINE, async {
+        let (begun, head, ready) =
+            join3(lease.log.run(log::BEGIN), lease.log.head(), lease.log.run(log::PLAN)).await;
+        begun?;
+        ready?;
+        head
+    });
+    let head = head.await?;
     if let Some(reason) = lost(&head, position) {
         return Err(Stop::Ended(EndReason::Reset(reason.to_owned())));
     }
@@ -86,7 +90,7 @@ async fn read(
     let cursor = cursor::at(database, &now).ok_or(LinkError::TooBusy)?;
     let batch = Batch::new(database, position.base.clone(), now.clone()).ok_or(LinkError::TooBusy)?;
     send_batch(&lease.log, target, &Arc::new(batch), position, outlet).await?;
-    lease.log.run(log::COMMIT).await?;
+    in_time(ANSWER_DEADLINE, lease.log.run(log::COMMIT)).await?;
     lease.give_back();
     if shared.options.position_every.is_some() {
         // Says that what was missed is complete.
@@ -124,9 +128,9 @@ async fn send_batch(
         after: position.inside.as_ref().map(|inside| (inside.last, inside.seq)),
         tables: &tables,
     };
-    let rows = log.missed(range, filter.map(Filter::json)).await?;
+    let rows = in_time(MISSED_DEADLINE, log.missed(range, filter.map(Filter::json))).await?;
     let mut rows = std::pin::pin!(rows);
-    while let Some(row) = rows.try_next().await? {
+    while let Some(row) = in_time(MISSED_DEADLINE, rows.try_next()).await? {
         let (_, record) = log::record(&row, batch)?;
         let kind = match filter {
             None => Some(judge_unfiltered(record.op)),

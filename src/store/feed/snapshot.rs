@@ -12,7 +12,7 @@ use super::change::{Change, ChangeKind, EndReason, Item};
 use super::cursor;
 use super::frontier::Frontier;
 use super::link::{Backoff, LinkError};
-use super::log;
+use super::log::{self, ANSWER_DEADLINE, in_time};
 use super::outlet::{Blocked, Outlet, Piece};
 use super::subscription::Target;
 use crate::store::Json;
@@ -58,6 +58,7 @@ pub(super) async fn snapshot(shared: Arc<Shared>, target: Arc<Target>, mut outle
             }
             Err(error) => {
                 tracing::warn!(%error, "a snapshot was not read to the end");
+                shared.readers.forget_idle();
                 outlet.discard();
                 if sent {
                     // A second moment cannot be joined to the documents of the first.
@@ -79,12 +80,15 @@ async fn read(
     // Before the moment is taken: what is not in it comes after this through the queue.
     target.slot.hold();
     let reader = &lease.log;
-    let (begun, head, freed, ready) =
-        join4(reader.run(BEGIN), reader.head(), reader.run(LET_GO), reader.run(log::PLAN)).await;
-    begun?;
-    let moment = head?.frontier(0);
-    freed?;
-    ready?;
+    let head = in_time(ANSWER_DEADLINE, async {
+        let (begun, head, freed, ready) =
+            join4(reader.run(BEGIN), reader.head(), reader.run(LET_GO), reader.run(log::PLAN)).await;
+        begun?;
+        freed?;
+        ready?;
+        head
+    });
+    let moment = head.await?.frontier(0);
     let after = cursor::at(shared.database, &moment).ok_or(LinkError::TooBusy)?;
     let before = cursor::in_snapshot(shared.database);
 
@@ -96,7 +100,7 @@ async fn read(
          ORDER BY d._order, d.id"
     );
     let arguments = filter.iter().map(|json| (*json as &(dyn ToSql + Sync), Type::JSONB));
-    let rows = reader.link.client.query_typed_raw(&statement, arguments).await?;
+    let rows = in_time(DEADLINE, reader.link.client.query_typed_raw(&statement, arguments)).await?;
     let mut rows = std::pin::pin!(rows);
 
     let mut full = outlet.add(Item::Position { cursor: Arc::clone(&before) }, OVERHEAD);
@@ -109,7 +113,7 @@ async fn read(
                 Err(Blocked::Closed) => return Ok(Outcome::Closed),
             }
         }
-        let Some(row) = rows.try_next().await? else { break };
+        let Some(row) = in_time(DEADLINE, rows.try_next()).await? else { break };
         let id: &str = row.try_get(0)?;
         let data: Json = row.try_get(1)?;
         let size = OVERHEAD + id.len() + data.as_bytes().len();
@@ -125,7 +129,7 @@ async fn read(
         };
         full = outlet.add(Item::Snapshot(change), size);
     }
-    reader.run(log::COMMIT).await?;
+    in_time(ANSWER_DEADLINE, reader.run(log::COMMIT)).await?;
     lease.give_back();
     let _ = outlet.add(Item::SnapshotEnd { cursor: after }, OVERHEAD);
     match outlet.send().await {

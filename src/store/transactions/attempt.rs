@@ -1,17 +1,23 @@
 //! One attempt at a transaction: from BEGIN to what became of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
-use super::transaction::{CommitError, Connection, Transaction};
+use super::connection::Connection;
+use super::transaction::{CommitError, Transaction};
 use super::{TransactionOptions, Writes, stopped};
 use crate::store::canceller::GRACE;
 use crate::store::scope::Scope;
 use crate::store::timeout::quantised;
 use crate::store::{Store, StoreError};
+
+/// How long statements get to end when they were stopped. Postgres is asked once a second, and stops them in milliseconds; who
+/// does not answer for so long is not there any more, and his connection and his place are for others.
+const STOP_LONGEST: Duration = Duration::from_secs(5);
 
 /// What became of it.
 pub(super) enum Ended<T, E> {
@@ -76,12 +82,15 @@ where
 
     let mut canceller = connection.canceller();
     let mut stop = None;
+    let mut until = begun;
     let result = loop {
         tokio::select! {
             biased;
-            result = &mut work => break result,
+            result = &mut work => break Some(result),
+            () = tokio::time::sleep_until(until), if stop.is_some() => break None,
             why = stopped(scope, gone), if stop.is_none() => {
                 stop = Some(why);
+                until = Instant::now() + STOP_LONGEST;
                 transaction.end_statements();
                 canceller.watch(true, true, GRACE);
             }
@@ -91,9 +100,10 @@ where
     drop(work);
 
     if let Some(stop) = stop {
-        return (Ended::Failed(stop.into()), transaction.roll_back().await);
+        let is_clean = result.is_some() && transaction.roll_back().await;
+        return (Ended::Failed(stop.into()), is_clean);
     }
-    match result {
+    match result.expect("what was not stopped has ended") {
         Ok(value) if !transaction.is_failed() => match transaction.commit().await {
             Ok(()) => (Ended::Done(value), true),
             Err(CommitError::RolledBack(error)) => {
@@ -125,13 +135,13 @@ fn again_or<T, E: From<StoreError>>(
     transaction: &Transaction,
     error: StoreError,
     begun: Instant,
-    limit: std::time::Duration,
+    limit: Duration,
 ) -> Ended<T, E> {
     if may_help(transaction, begun, limit) { Ended::Again(error.into()) } else { Ended::Failed(error) }
 }
 
 /// Whether it is worth another attempt. A statement that was stopped before its limit, though nobody stopped it, was hit by
 /// a request for the transaction that had the connection before.
-fn may_help(transaction: &Transaction, begun: Instant, limit: std::time::Duration) -> bool {
+fn may_help(transaction: &Transaction, begun: Instant, limit: Duration) -> bool {
     transaction.may_help() || transaction.was_cancelled() && begun.elapsed() < limit
 }

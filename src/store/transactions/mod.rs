@@ -9,6 +9,7 @@
 //! the others.
 
 mod attempt;
+mod connection;
 mod open;
 mod outcome;
 mod pool;

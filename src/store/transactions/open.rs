@@ -8,10 +8,11 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
+use super::connection::Connection;
 use super::pool::{OPEN_WAIT, Place, unavailable};
 use super::register::{introduce, register};
 use super::task::{Job, Keeper, Verdict, Work};
-use super::transaction::{Connection, Transaction};
+use super::transaction::Transaction;
 use super::{Isolation, Leave};
 use crate::store::scope::{Scope, StopSignal};
 use crate::store::{Store, StoreError};

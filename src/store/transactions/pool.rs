@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::transaction::Connection;
+use super::connection::Connection;
 use crate::store::queue::FairQueue;
 use crate::store::scope::Lane;
 use crate::store::session::{self, Access};

@@ -13,16 +13,10 @@ use super::outcome::{Outcome, find_out};
 use super::pool::{Place, unavailable};
 use super::register::unregister;
 use super::stopped;
-use super::transaction::CommitError;
+use super::transaction::{CommitError, ROLLBACK_LONGEST};
 use crate::store::Store;
 use crate::store::canceller::GRACE;
 use crate::store::scope::{Scope, StopSignal};
-
-/// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
-const ROLLBACK_LONGEST: Duration = Duration::from_secs(5);
-
-/// How long a COMMIT may take. A disk that needs longer is as good as a connection that is lost.
-const COMMIT_LONGEST: Duration = Duration::from_secs(30);
 
 /// What became of work.
 #[derive(Debug)]
@@ -187,8 +181,7 @@ impl Keeper {
         if reply.is_closed() {
             return self.end(Over::RolledBack).await;
         }
-        let committed = timeout(COMMIT_LONGEST, self.begun.transaction.commit()).await;
-        let (over, is_clean) = match committed.unwrap_or(Err(CommitError::Unknown)) {
+        let (over, is_clean) = match self.begun.transaction.commit().await {
             Ok(()) => (Over::Committed, true),
             Err(CommitError::RolledBack(error)) => (Over::Failed(error), self.roll_back(false).await),
             Err(CommitError::Unknown) => match find_out(&self.store, &self.begun.identity).await {

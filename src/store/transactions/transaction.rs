@@ -1,63 +1,26 @@
-//! A transaction that is open, and its connection.
+//! A transaction that is open.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
-use tokio_postgres::{Client, Error, Row, RowStream, Statement};
+use tokio::time::timeout;
+use tokio_postgres::{Error, Row, RowStream};
 
+use super::connection::Connection;
 use super::{Isolation, Writes};
 use crate::store::StoreError;
-use crate::store::canceller::Canceller;
-use crate::store::endpoint::Tls;
-use crate::store::pipeline::{STATEMENTS_MAX, borrow, collect};
-use crate::store::session::Session;
+use crate::store::pipeline::{borrow, collect};
 use crate::store::sqlstate::{Failure, failure};
 use crate::store::statements::{Call, Param, StatementKey};
 
-/// A connection of the pool and what was prepared on it.
-#[derive(Debug)]
-pub(super) struct Connection {
-    client: Client,
-    tls: Tls,
-    statements: Mutex<HashMap<StatementKey, Statement>>,
-}
+/// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
+pub(super) const ROLLBACK_LONGEST: Duration = Duration::from_secs(5);
 
-impl Connection {
-    pub(super) fn new(session: Session) -> Self {
-        let tls = session.tls.clone();
-        Self { client: session.driven(), tls, statements: Mutex::default() }
-    }
-
-    /// What stops its statements.
-    pub(super) fn canceller(&self) -> Canceller {
-        Canceller::new(self.client.cancel_token(), self.tls.clone())
-    }
-
-    pub(super) fn is_good(&self) -> bool {
-        !self.client.is_closed()
-    }
-
-    fn statements(&self) -> MutexGuard<'_, HashMap<StatementKey, Statement>> {
-        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn prepared(&self, key: &StatementKey) -> Result<Statement, Error> {
-        if let Some(statement) = self.statements().get(key) {
-            return Ok(statement.clone());
-        }
-        let statement = self.client.prepare(&key.sql()).await?;
-        let mut statements = self.statements();
-        if statements.len() >= STATEMENTS_MAX {
-            statements.clear();
-        }
-        statements.insert(key.clone(), statement.clone());
-        Ok(statement)
-    }
-}
+/// How long a COMMIT may take. A disk that needs longer is as good as a connection that is lost.
+const COMMIT_LONGEST: Duration = Duration::from_secs(30);
 
 /// The answer to a statement that was sent.
 pub(super) type Answer = MaybeDone<BoxFuture<'static, Result<Vec<Row>, Error>>>;
@@ -109,7 +72,7 @@ impl Transaction {
             limit.as_millis()
         );
         let owned = Arc::clone(&connection);
-        let answer = async move { owned.client.batch_execute(&begin).await.map(|()| Vec::new()) };
+        let answer = async move { owned.client().batch_execute(&begin).await.map(|()| Vec::new()) };
         let answer = sent(answer.boxed()).await;
         Self {
             connection,
@@ -147,7 +110,7 @@ impl Transaction {
             Err(error) => return Err(self.fail(&call.key, &error)),
         };
         let connection = Arc::clone(&self.connection);
-        let rows = async move { collect(&connection.client, &statement, &call.params).await };
+        let rows = async move { collect(connection.client(), &statement, &call.params).await };
         Ok(sent(rows.boxed()).await)
     }
 
@@ -173,8 +136,8 @@ impl Transaction {
             return Err(StoreError::Cancelled);
         }
         let rows = async {
-            let statement = self.connection.client.prepare(sql).await?;
-            self.connection.client.query_raw(&statement, params.iter().map(borrow)).await
+            let statement = self.connection.client().prepare(sql).await?;
+            self.connection.client().query_raw(&statement, params.iter().map(borrow)).await
         };
         rows.await.map_err(|error| self.stream_failed(&error))
     }
@@ -235,7 +198,7 @@ impl Transaction {
                 StoreError::Timeout
             }
             Failure::Stale => {
-                self.connection.statements().remove(key);
+                self.connection.forget(key);
                 StoreError::Conflict
             }
             Failure::Broken => StoreError::Unavailable { retry_after: crate::store::pool::RETRY_AFTER },
@@ -258,12 +221,17 @@ impl Transaction {
         self.was_cancelled.load(Ordering::Acquire)
     }
 
-    /// Commits. The answers that nobody waited for come before the one of COMMIT, and have to be good: on a transaction
-    /// that failed COMMIT succeeds too, and rolls back.
+    /// Commits. After [`COMMIT_LONGEST`] without an answer nobody knows.
     pub(super) async fn commit(&self) -> Result<(), CommitError> {
+        timeout(COMMIT_LONGEST, self.commit_and_wait()).await.unwrap_or(Err(CommitError::Unknown))
+    }
+
+    /// The answers that nobody waited for come before the one of COMMIT, and have to be good: on a transaction that failed
+    /// COMMIT succeeds too, and rolls back.
+    async fn commit_and_wait(&self) -> Result<(), CommitError> {
         let pending = self.take_pending();
         let connection = Arc::clone(&self.connection);
-        let commit = async move { connection.client.batch_execute("COMMIT").await.map(|()| Vec::new()) };
+        let commit = async move { connection.client().batch_execute("COMMIT").await.map(|()| Vec::new()) };
         let mut commit = sent(commit.boxed()).await;
         let mut first_failure = None;
         for mut answer in pending {
@@ -287,9 +255,10 @@ impl Transaction {
         }
     }
 
-    /// Rolls back. Answers whether the connection is as it was before.
+    /// Rolls back. Answers whether the connection is as it was before: if not, it is to be dropped, which rolls back too.
     pub(super) async fn roll_back(&self) -> bool {
-        self.connection.client.batch_execute("ROLLBACK").await.is_ok()
+        let rolled_back = self.connection.client().batch_execute("ROLLBACK");
+        timeout(ROLLBACK_LONGEST, rolled_back).await.is_ok_and(|answer| answer.is_ok())
     }
 }
 
