@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-const COMMANDS: [&str; 10] =
-    ["keygen", "pubkey", "dev", "serve", "config", "call", "sub", "ping", "bench", "completions"];
+const COMMANDS: [&str; 11] =
+    ["keygen", "pubkey", "dev", "serve", "config", "call", "sub", "migrate", "ping", "bench", "completions"];
 
 fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_raystream"));
@@ -229,4 +229,87 @@ fn colours_are_used_when_asked_for() {
     let coloured = run(folder.path(), &["pubkey", "missing", "--color", "always"]);
     assert!(stderr(&coloured).starts_with("\x1b[1;31merror:\x1b[0m "));
     assert!(stdout(&run(folder.path(), &["--color=always", "--help"])).contains('\x1b'));
+}
+
+/// A folder with a schema, and what it was run with.
+fn migrate(folder: &Path, schema: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+    std::fs::write(folder.join("raystream.schema.toml"), schema).expect("ours");
+    let output = run(folder, &[&["migrate"], arguments].concat());
+    (output.status.code(), stdout(&output), stderr(&output))
+}
+
+#[test]
+fn a_plan_needs_no_database() {
+    let folder = folder();
+    let missing = run(folder.path(), &["migrate", "plan"]);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(stderr(&missing).contains("raystream.schema.toml cannot be read"), "{}", stderr(&missing));
+    assert_eq!(run(folder.path(), &["migrate"]).status.code(), Some(64));
+
+    let (status, out, err) = migrate(folder.path(), "", &["plan"]);
+    assert_eq!((status, out.as_str(), err.as_str()), (Some(0), "nothing to do\n", ""));
+    let schema = "[tables.users.fields]\nage = { type = 'number', default = 0 }";
+    let (status, out, _) = migrate(folder.path(), schema, &["plan"]);
+    assert_eq!(status, Some(0));
+    assert!(out.contains("add_field users.age number default 0"), "{out}");
+    assert!(out.contains("SELECT raystream.add_field('users', 'age', 'number', '0'::jsonb);"), "{out}");
+    let (_, out, _) = migrate(folder.path(), schema, &["plan", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&plan["safe"], &plan["migrations"][0]["version"]), (&true.into(), &1.into()));
+    assert_eq!(plan["migrations"][0]["changes"][1]["type"], "add_field");
+
+    let (status, out, err) = migrate(folder.path(), "[tables.users.fields]\nage = 'int'", &["plan"]);
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert!(err.contains("tables.users.fields.age: `int` is no type of a field"), "{err}");
+    // Nothing is written by looking.
+    assert_eq!(std::fs::read_dir(folder.path()).expect("ours").count(), 1);
+}
+
+#[test]
+fn the_file_of_a_migration_is_written_once_and_then_planned() {
+    let folder = folder();
+    let schema = "[tables.users.fields]\nage = 'number'";
+    let (status, out, err) = migrate(folder.path(), schema, &["create", "first"]);
+    assert_eq!((status, out.as_str(), err.as_str()), (Some(0), "./migrations/0001_first.sql\n", ""));
+    let text = std::fs::read_to_string(folder.path().join("migrations/0001_first.sql")).expect("made");
+    assert!(text.contains("\n-- up\nSELECT raystream.add_table('users');\n"), "{text}");
+    assert!(text.contains("\n-- down\nSELECT raystream.forget_field('users', 'age');\n"), "{text}");
+    let (_, out, _) = migrate(folder.path(), schema, &["plan"]);
+    assert!(out.starts_with("0001 first (reviewed, migrations/0001_first.sql)\n"), "{out}");
+
+    let gone = "[tables.users]";
+    let (status, out, err) = migrate(folder.path(), gone, &["plan"]);
+    assert_eq!(status, Some(1));
+    assert!(out.contains("remove_field users.age  (needs a review)"), "{out}");
+    assert!(err.contains("remove_field users.age\nhint: raystream migrate create NAME"), "{err}");
+    let (_, out, _) = migrate(folder.path(), gone, &["create", "second", "--json"]);
+    let made: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((&made["version"], &made["changes"][0]["safe"]), (&2.into(), &false.into()));
+    assert_eq!(migrate(folder.path(), gone, &["plan"]).0, Some(0));
+    // One that changes no schema is to be filled by its author.
+    assert_eq!(migrate(folder.path(), gone, &["create", "data"]).0, Some(0));
+    let (status, _, err) = migrate(folder.path(), gone, &["plan"]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains("0003_data.sql: there is nothing in it"), "{err}");
+    let (status, _, err) = migrate(folder.path(), gone, &["create", "../x"]);
+    assert_eq!(status, Some(1), "{err}");
+}
+
+#[test]
+fn what_is_not_migrated_says_why_and_how_it_ends() {
+    let folder = folder();
+    let nowhere = ["status", "--database", "host=/nonexistent user=x dbname=x"];
+    let (status, _, err) = migrate(folder.path(), "", &nowhere);
+    assert_eq!(status, Some(2), "{err}");
+    let (status, _, err) = migrate(folder.path(), "", &["up"]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains("no private Postgres runs in"), "{err}");
+    std::fs::write(
+        folder.path().join("raystream.lock.json"),
+        "{\"version\":1,\"tables\":{},\"migrations\":[]}",
+    )
+    .expect("ours");
+    let (status, _, err) = migrate(folder.path(), "", &["plan"]);
+    assert_eq!(status, Some(1));
+    assert!(err.contains("raystream.lock.json: its migrations are not 1 to 1 in order"), "{err}");
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::config::{config_file, load_without_access};
 use super::{Failure, Output};
-use crate::server::config::{FeedConfig, Flag, Sources};
+use crate::server::config::{Config, Flag, Sources};
 use crate::store::attach::{self, AttachError};
 use crate::store::embedded;
 use crate::store::endpoint::{Address, Endpoint};
@@ -55,12 +55,13 @@ pub(super) struct DatabaseArguments {
 }
 
 impl DatabaseArguments {
-    fn resolve(&self, output: &Output) -> Result<Endpoint, Failure> {
-        self.resolve_with_feed(output).map(|(database, _)| database)
+    /// The database.
+    pub(super) fn resolve(&self, output: &Output) -> Result<Endpoint, Failure> {
+        self.resolve_with_config(output).map(|(database, _)| database)
     }
 
-    /// The database, and how long its log is kept.
-    pub(super) fn resolve_with_feed(&self, output: &Output) -> Result<(Endpoint, FeedConfig), Failure> {
+    /// The database, and the configuration that it is in.
+    pub(super) fn resolve_with_config(&self, output: &Output) -> Result<(Endpoint, Config), Failure> {
         let url = self.database.as_ref().map(|url| Flag {
             name: "--database",
             key: "database.url",
@@ -84,7 +85,7 @@ impl DatabaseArguments {
                     .with_hint("start the server, or name the database with --database")
             }),
         };
-        Ok((database?, config.feed))
+        Ok((database?, config))
     }
 }
 

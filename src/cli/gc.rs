@@ -21,7 +21,8 @@ pub(super) struct GcArguments {
 }
 
 pub(super) fn run(arguments: &GcArguments, output: &mut Output) -> Result<(), Failure> {
-    let (database, feed) = arguments.database.resolve_with_feed(output)?;
+    let (database, config) = arguments.database.resolve_with_config(output)?;
+    let feed = config.feed;
     let retention = Retention { max_age: feed.retention.get(), max_bytes: feed.retention_size.get() };
     let runtime = super::runtime::build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;

@@ -14,6 +14,7 @@ mod gc;
 mod import;
 mod json;
 mod keygen;
+mod migrate;
 mod output;
 mod ping;
 mod pubkey;
@@ -105,6 +106,7 @@ enum Command {
     Sub(sub::SubArguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
+    Migrate(migrate::MigrateArguments),
     Gc(gc::GcArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
@@ -149,6 +151,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Sub(arguments) => sub::run(&arguments, output),
         Command::Attach(arguments) => attach::attach(&arguments, output),
         Command::Detach(arguments) => attach::detach(&arguments, output),
+        Command::Migrate(arguments) => migrate::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),

@@ -43,6 +43,11 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { number: 7, name: "exec", sql: include_str!("../../schemas/sql/0007_exec.sql") },
     Migration { number: 8, name: "history", sql: include_str!("../../schemas/sql/0008_history.sql") },
+    Migration {
+        number: 9,
+        name: "schema_migrations",
+        sql: include_str!("../../schemas/sql/0009_schema_migrations.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

@@ -20,6 +20,7 @@ mod idempotency;
 mod ids;
 mod json;
 mod migrate;
+pub mod migrations;
 mod page_cursor;
 mod pipeline;
 mod pool;

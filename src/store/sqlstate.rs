@@ -82,6 +82,23 @@ pub(super) fn judge(error: &DbError) -> Verdict {
     }
 }
 
+/// What a rule of a declared schema says that a document breaks, by the name that `schemas/sql` gives it.
+fn broken_rule(name: &str) -> Option<String> {
+    if let Some(field) = name.strip_prefix("field_type_") {
+        return Some(format!("the field `{field}` is not of the type that the table's schema gives it"));
+    }
+    if let Some(field) = name.strip_prefix("field_perm_") {
+        return Some(format!(
+            "the table's schema lets nobody change the field `{field}` of a document that is there"
+        ));
+    }
+    match name {
+        "table_perm_write" => Some("the table's schema lets nobody write documents".to_owned()),
+        "table_perm_delete" => Some("the table's schema lets nobody delete documents".to_owned()),
+        _ => None,
+    }
+}
+
 /// The first two characters.
 fn class(code: &SqlState) -> &str {
     code.code().get(..2).unwrap_or_default()
@@ -92,6 +109,9 @@ fn refusal(error: &DbError) -> StoreError {
     let code = error.code();
     if *code == SqlState::CHECK_VIOLATION && error.constraint() == Some(LENGTH_CONSTRAINT) {
         return StoreError::TooLarge;
+    }
+    if let Some(reason) = error.constraint().and_then(broken_rule) {
+        return StoreError::invalid(reason);
     }
     match (code.code(), class(code)) {
         // Lock not available (lock_timeout).

@@ -11,6 +11,7 @@ mod hostile;
 mod idempotency;
 mod known_peers;
 mod limits;
+mod migrate;
 mod overflow;
 mod resume;
 mod secrets;

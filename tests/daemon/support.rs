@@ -133,13 +133,21 @@ impl TestDaemon {
         file.lines().next().and_then(|line| line.trim().parse().ok()).expect("the first line is the process")
     }
 
+    /// Where a database of its Postgres is, as `--database` takes it.
+    pub(crate) fn database(&self, name: &str) -> String {
+        let file = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).expect("Postgres runs");
+        let lines: Vec<&str> = file.lines().map(str::trim).collect();
+        format!("host={} port={} user=raystream dbname={name}", lines[4], lines[3])
+    }
+
     /// Asks its Postgres directly; gives the first column of the last row as text.
     pub(crate) fn sql(&self, statement: &str) -> String {
-        let file = std::fs::read_to_string(self.data.join("postgres/postmaster.pid")).expect("Postgres runs");
-        let lines: Vec<&str> = file.lines().collect();
-        let mut config = tokio_postgres::Config::new();
-        config.user("raystream").dbname("raystream").host_path(lines[4].trim());
-        config.port(lines[3].trim().parse().expect("the fourth line is the port"));
+        self.sql_in("raystream", statement)
+    }
+
+    /// The same in another database.
+    pub(crate) fn sql_in(&self, database: &str, statement: &str) -> String {
+        let config: tokio_postgres::Config = self.database(database).parse().expect("an address");
         // A thread of its own, because the caller may be inside a runtime.
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| {
