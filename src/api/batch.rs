@@ -16,7 +16,7 @@ use super::references::{Budget, Fault, LOOKUP_MAX, expand};
 use super::reply::{Json as Out, RESULT_MAX};
 use super::transactions::{self, Manner};
 use crate::rpc::{Call, Encoding, Items, Reply, Status, Untrusted};
-use crate::store::{Isolation, Store, TransactionOptions};
+use crate::store::{Isolation, Store, TransactionOptions, Writes};
 use crate::wire::registry::ErrorCode;
 
 /// The most calls of a batch: it holds a connection of Postgres and its locks until the last one.
@@ -47,6 +47,7 @@ struct Step {
 /// `table.batch {calls: [{method, args}, ..]}`: `{results: [..]}`.
 pub(super) async fn batch(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
     let steps = Arc::new(read(&context, &call)?);
+    let writes = if writes(&steps) { Writes::Allowed } else { Writes::Refused };
     let key = idempotent::key_of(&context, &call)?;
     let body: Body = {
         let context = context.clone();
@@ -55,7 +56,7 @@ pub(super) async fn batch(store: Store, context: Context, call: Call) -> Result<
     match key {
         Some(key) => idempotent::once(&store, key, Isolation::Snapshot, body).await,
         None => {
-            let options = TransactionOptions { isolation: Isolation::Snapshot, is_repeatable: false };
+            let options = TransactionOptions { isolation: Isolation::Snapshot, writes, is_repeatable: false };
             store.transaction(options, move |store| body(store)).await
         }
     }
@@ -67,10 +68,14 @@ pub(super) fn within(context: &Context, call: &Call, sid: &str) -> Reply {
         Ok(steps) => Arc::new(steps),
         Err(status) => return Reply::Ready(Err(status)),
     };
-    let manner = Manner { writes: steps.iter().any(|step| step.method.writes()), whole: true };
+    let manner = Manner { writes: writes(&steps), whole: true };
     let has_key = call.idempotency_key.is_some();
     let inner = context.clone();
     transactions::within(context, sid, has_key, &manner, move |store| run(store, inner, steps).boxed())
+}
+
+fn writes(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.method.writes())
 }
 
 /// The calls, each judged as if it came alone.

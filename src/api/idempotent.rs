@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::caller::Context;
 use crate::rpc::{Call, Status};
-use crate::store::{Claim, IdempotencyKey, Isolation, Store, StoreError, TransactionOptions};
+use crate::store::{Claim, IdempotencyKey, Isolation, Store, StoreError, TransactionOptions, Writes};
 
 /// What a transaction does; it may be run several times.
 pub(super) type Body = Arc<dyn Fn(Store) -> BoxFuture<'static, Result<Bytes, Status>> + Send + Sync>;
@@ -69,7 +69,7 @@ pub(super) async fn once(
     isolation: Isolation,
     body: Body,
 ) -> Result<Bytes, Status> {
-    let options = TransactionOptions { isolation, is_repeatable: true };
+    let options = TransactionOptions { isolation, writes: Writes::Allowed, is_repeatable: true };
     let key = Arc::new(key);
     let done = store.transaction(options, move |store| {
         let (key, body) = (Arc::clone(&key), Arc::clone(&body));

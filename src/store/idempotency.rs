@@ -21,9 +21,11 @@ pub const KEPT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// Replies that are dropped at once: a short statement, which holds up nobody.
 const DROPPED_AT_ONCE: i64 = 1_000;
 
-/// The update changes nothing; it waits for who has the row, and then gives what he committed.
+/// The update changes nothing; it waits for who has the row, and then gives what he committed. The transaction's id is for
+/// finding out what became of it.
 pub(super) const CLAIM: &str = "INSERT INTO raystream.idempotency AS i (principal, key, request_hash) \
-    VALUES ($1, $2, $3) ON CONFLICT (principal, key) DO UPDATE SET at = i.at RETURNING i.request_hash, i.reply";
+    VALUES ($1, $2, $3) ON CONFLICT (principal, key) DO UPDATE SET at = i.at \
+    RETURNING i.request_hash, i.reply, pg_current_xact_id()::text";
 
 pub(super) const KEEP: &str = "UPDATE raystream.idempotency SET reply = $3 WHERE principal = $1 AND key = $2";
 
@@ -79,6 +81,7 @@ impl Store {
             let rows = transaction.finish(&StatementKey::ClaimKey, claim).await?;
             let row = rows.first().ok_or(StoreError::Internal)?;
             let (hash, reply): (&[u8], Option<Vec<u8>>) = (column(row, 0)?, column(row, 1)?);
+            transaction.identified(column(row, 2)?);
             Ok::<_, StoreError>(match reply {
                 _ if hash != key.request_hash => Claim::OtherRequest,
                 Some(reply) => Claim::Done(Bytes::from(reply)),

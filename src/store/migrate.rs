@@ -48,6 +48,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "schema_migrations",
         sql: include_str!("../../schemas/sql/0009_schema_migrations.sql"),
     },
+    Migration { number: 10, name: "lifetime", sql: include_str!("../../schemas/sql/0010_lifetime.sql") },
 ];
 
 /// Applies what the database lacks.

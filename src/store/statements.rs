@@ -56,13 +56,13 @@ pub(super) enum StatementKey {
     CreateTable,
     /// Parameter: owner. Columns: name, schema, table, time of creation.
     ListTables,
-    /// Parameters: principal, key, hash of the request. Columns: hash of the request, reply. See `idempotency`.
+    /// Parameters: principal, key, hash of the request. Columns: hash of the request, reply, id of the transaction. See `idempotency`.
     ClaimKey,
     /// Parameters: principal, key, reply.
     KeepReply,
     /// Parameters: place in the log, id, data, principal. Columns: transaction, snapshot. See `topics`.
     Publish,
-    /// Columns: id of the transaction, snapshot, process. See `transactions::register`, for the next ones too.
+    /// Columns: id of the transaction, snapshot. See `transactions::register`, for the next ones too.
     Introduce {
         /// Whether the transaction may write, and gets an id for that.
         writes: bool,
@@ -73,7 +73,7 @@ pub(super) enum StatementKey {
     Unregister,
     /// Column: id of a transaction.
     MinActive,
-    /// Parameters: sid, id of the transaction. Columns: status, whether the sid is registered.
+    /// Parameters: lifetime, id of the transaction. Columns: status, whether it is the lifetime still.
     Outcome,
     /// Parameters: process, id of the transaction.
     Terminate,

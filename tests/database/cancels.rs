@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use raystream::store::{
     DocumentId, Isolation, Json, Scope, StopSignal, Store, StoreError, TableName, TransactionOptions, Writer,
+    Writes,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -84,7 +85,8 @@ async fn a_statement_is_stopped_through_tls() {
     let (count, inner_table, inner_id) = (Arc::clone(&asked), table.clone(), id.clone());
     let signal = StopSignal::default();
     let scoped = store.scoped(Scope::default().cancelled_by(Arc::clone(&signal)));
-    let once = TransactionOptions { isolation: Isolation::Statement, is_repeatable: false };
+    let once =
+        TransactionOptions { isolation: Isolation::Statement, writes: Writes::Allowed, is_repeatable: false };
     let in_transaction = scoped.transaction(once, move |inside| {
         count.fetch_add(1, Ordering::Relaxed);
         let (table, id) = (inner_table.clone(), inner_id.clone());

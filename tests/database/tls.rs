@@ -4,6 +4,7 @@ use raystream::store::endpoint::SslMode;
 use raystream::store::feed::{Feed, FeedOptions, Item, Overflow, Source, SubscribeRequest};
 use raystream::store::{
     DocumentId, Isolation, Json, Store, StoreError, StreamQuery, TableName, TransactionOptions, Writer,
+    Writes,
 };
 use tokio::sync::OnceCell;
 
@@ -28,7 +29,8 @@ async fn shared() -> &'static Shared {
         .await
 }
 
-const ONCE: TransactionOptions = TransactionOptions { isolation: Isolation::Statement, is_repeatable: false };
+const ONCE: TransactionOptions =
+    TransactionOptions { isolation: Isolation::Statement, writes: Writes::Allowed, is_repeatable: false };
 
 const WRITER: Writer<'static> = Writer { principal: "tester" };
 

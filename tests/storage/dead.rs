@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use raystream::store::{
-    Isolation, Scope, StartError, StopSignal, Store, StoreError, StoreOptions, TransactionOptions,
+    Isolation, Scope, StartError, StopSignal, Store, StoreError, StoreOptions, TransactionOptions, Writes,
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -19,7 +19,7 @@ use crate::{WRITER, get, id, json, set, table};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 const SNAPSHOT: TransactionOptions =
-    TransactionOptions { isolation: Isolation::Snapshot, is_repeatable: false };
+    TransactionOptions { isolation: Isolation::Snapshot, writes: Writes::Allowed, is_repeatable: false };
 
 async fn write(store: &Store, document: &str) -> Result<i64, StoreError> {
     store.set(WRITER, &table("t"), &id(document), json("2"), None).await

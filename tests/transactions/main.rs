@@ -18,6 +18,7 @@ mod tx;
 
 mod calls;
 mod closure;
+mod commits;
 mod ends;
 mod limits;
 mod outcome;

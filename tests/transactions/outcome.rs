@@ -7,11 +7,11 @@ use tokio_postgres::Client as Postgres;
 
 use crate::postgres::{client as postgres_client, database};
 use crate::proxy::Proxy;
-use crate::server::{Server, active, call, eventually};
+use crate::server::{Server, call, eventually};
 use crate::tx::{Tx, get, refused, rolled_back};
 
 /// A daemon behind a network that fails when it is told to, and a session of the test's own past it.
-async fn behind_proxy() -> (Proxy, Server, Postgres) {
+pub(crate) async fn behind_proxy() -> (Proxy, Server, Postgres) {
     let direct = database().await;
     let admin = postgres_client(&direct).await;
     let (proxy, through) = Proxy::start(&direct);
@@ -27,7 +27,7 @@ async fn status(admin: &Postgres, tx: &Tx) -> Option<String> {
 }
 
 /// Makes COMMIT last.
-async fn slow_commit(admin: &Postgres, server: &Server) {
+pub(crate) async fn slow_commit(admin: &Postgres, server: &Server) {
     let ptr = call(&server.client(1).await, "table.ptr", json!({"table": "t"})).await.unwrap();
     let table = ptr["ptr"].as_str().unwrap().split_once('.').unwrap().1.to_owned();
     let sql = format!(
@@ -37,6 +37,13 @@ async fn slow_commit(admin: &Postgres, server: &Server) {
          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.slow()"
     );
     admin.batch_execute(&sql).await.unwrap();
+}
+
+/// Sessions of daemons that Postgres works on a COMMIT of.
+pub(crate) async fn in_commit(admin: &Postgres) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active' \
+               AND application_name = 'raystream' AND datname = current_database()";
+    admin.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 fn committing(tx: &Tx) -> tokio::task::JoinHandle<Result<Value, Error>> {
@@ -89,7 +96,7 @@ async fn a_process_that_dies_during_commit_has_rolled_back() {
     let tx = Tx::snapshot(&client).await;
     tx.set("a", 1).await.unwrap();
     let commit = committing(&tx);
-    eventually("it commits", async || active(&admin).await.0 == 1).await;
+    eventually("it commits", async || in_commit(&admin).await == 1).await;
     let kill = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query = 'COMMIT' \
                 AND state = 'active' AND application_name = 'raystream' AND datname = current_database()";
     assert_eq!(admin.query_one(kill, &[]).await.unwrap().get::<_, i64>(0), 1);
@@ -106,7 +113,7 @@ async fn a_process_that_still_commits_is_ended_and_then_the_truth_is_told() {
     let tx = Tx::snapshot(&client).await;
     tx.set("a", 1).await.unwrap();
     let commit = committing(&tx);
-    eventually("it commits", async || active(&admin).await.0 == 1).await;
+    eventually("it commits", async || in_commit(&admin).await == 1).await;
     proxy.cut();
     assert_eq!(refused(commit.await.unwrap()), rolled_back(ErrorCode::SERVICE_UNAVAILABLE));
     assert_eq!(status(&admin, &tx).await.as_deref(), Some("aborted"));

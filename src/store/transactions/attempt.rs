@@ -8,6 +8,8 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::outcome::{Outcome, find_out};
+use super::pool::unavailable;
 use super::transaction::{CommitError, Transaction};
 use super::{TransactionOptions, Writes, stopped};
 use crate::store::canceller::GRACE;
@@ -29,6 +31,8 @@ pub(super) enum Ended<T, E> {
     Failed(StoreError),
     /// It was rolled back, and running it again may help.
     Again(E),
+    /// It was committed or rolled back, and running it again finds out.
+    Doubtful,
 }
 
 pub(super) async fn attempt<T, E, B>(
@@ -74,8 +78,11 @@ where
     let left = scope.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     let limit = quantised(left, longest);
     let begun = Instant::now();
+    // The claim of a key tells the id by itself.
+    let identified = options.writes == Writes::Allowed && !options.is_repeatable;
     let transaction =
-        Transaction::begin(Arc::clone(connection), options.isolation, Writes::Allowed, limit).await;
+        Transaction::begin(Arc::clone(connection), options.isolation, options.writes, limit, identified)
+            .await;
     let transaction = Arc::new(transaction);
     let inside = Scope { transaction: Some(Arc::clone(&transaction)), ..scope.clone() };
     let mut work = body(store.scoped(inside));
@@ -110,10 +117,15 @@ where
                 let is_clean = transaction.roll_back().await;
                 (again_or(&transaction, error, begun, limit), is_clean)
             }
-            Err(CommitError::Unknown) if options.is_repeatable => {
-                (Ended::Again(StoreError::UnknownOutcome.into()), false)
+            Err(CommitError::Unknown) => {
+                let ended = match became(store, options, connection, &transaction).await {
+                    Outcome::Committed => Ended::Done(value),
+                    Outcome::RolledBack => Ended::Again(unavailable().into()),
+                    Outcome::Unknown if options.is_repeatable => Ended::Doubtful,
+                    Outcome::Unknown => Ended::Failed(StoreError::UnknownOutcome),
+                };
+                (ended, false)
             }
-            Err(CommitError::Unknown) => (Ended::Failed(StoreError::UnknownOutcome), false),
         },
         // A body that went on behind a failure of the database cannot be committed.
         Ok(_) => {
@@ -128,6 +140,20 @@ where
                 (Ended::Refused(error), is_clean)
             }
         }
+    }
+}
+
+/// What became of a transaction whose connection broke when it was to be committed.
+async fn became(
+    store: &Store,
+    options: TransactionOptions,
+    connection: &Connection,
+    transaction: &Transaction,
+) -> Outcome {
+    match (options.writes, transaction.xid()) {
+        (Writes::Refused, _) => Outcome::RolledBack,
+        (Writes::Allowed, Some(xid)) => find_out(store, connection.peer(), xid).await,
+        (Writes::Allowed, None) => Outcome::Unknown,
     }
 }
 

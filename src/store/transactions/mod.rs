@@ -55,8 +55,10 @@ pub enum Isolation {
 pub struct TransactionOptions {
     /// What it sees of others.
     pub isolation: Isolation,
-    /// Whether its body finds out by itself that it was committed already, so that it may be run again when the
-    /// connection broke during COMMIT.
+    /// Whether it may write. One that may not has nothing to lose when its connection breaks.
+    pub writes: Writes,
+    /// Whether its body finds out by itself that it was committed already ([`Store::claim`]), so that it may be run again when
+    /// the connection broke during COMMIT and Postgres could not say what became of it.
     pub is_repeatable: bool,
 }
 
@@ -121,6 +123,12 @@ where
         place = pool.place(scope.lane) => place?,
     };
     let mut pause = PAUSE;
+    // Whether an earlier attempt may have been committed: then a failure of this one says nothing about that.
+    let mut in_doubt = false;
+    let judged = |error: StoreError, in_doubt| match error {
+        StoreError::Unavailable { .. } | StoreError::Conflict if in_doubt => StoreError::UnknownOutcome,
+        error => error,
+    };
     for last in (0..ATTEMPTS_MAX).map(|n| n + 1 == ATTEMPTS_MAX) {
         match attempt(store, options, &body, gone).await {
             Ended::Done(value) => {
@@ -128,9 +136,13 @@ where
                 return Ok(value);
             }
             Ended::Refused(error) => return Err(error),
-            Ended::Failed(error) => return Err(error.into()),
+            Ended::Failed(error) => return Err(judged(error, in_doubt).into()),
+            Ended::Again(_) | Ended::Doubtful if last && in_doubt => {
+                return Err(StoreError::UnknownOutcome.into());
+            }
             Ended::Again(error) if last => return Err(error),
             Ended::Again(_) => {}
+            Ended::Doubtful => in_doubt = true,
         }
         tokio::select! {
             biased;
@@ -140,5 +152,5 @@ where
         pause *= 2;
     }
     drop(place);
-    Err(StoreError::Conflict.into())
+    Err(judged(StoreError::Conflict, in_doubt).into())
 }

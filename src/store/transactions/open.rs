@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 use super::pool::{OPEN_WAIT, Place, unavailable};
-use super::register::{introduce, register};
+use super::register::{Identity, introduce, register};
 use super::task::{Job, Keeper, Verdict, Work};
 use super::transaction::Transaction;
 use super::{Isolation, Leave};
@@ -155,7 +155,8 @@ impl Store {
         let limit = longest.min(pool.options().statement_timeout);
         let connection = Arc::new(pool.connection().await?);
         let begun =
-            Transaction::begin(Arc::clone(&connection), options.isolation, options.writes, limit).await;
+            Transaction::begin(Arc::clone(&connection), options.isolation, options.writes, limit, false)
+                .await;
         let transaction = Arc::new(begun);
         let (identity, snapshot) = introduce(&transaction, sid, options.writes == Writes::Allowed).await?;
         transaction.settle().await?;
@@ -197,7 +198,7 @@ impl Store {
 pub(super) struct Begun {
     pub(super) connection: Arc<Connection>,
     pub(super) transaction: Arc<Transaction>,
-    pub(super) identity: super::outcome::Identity,
+    pub(super) identity: Identity,
 }
 
 impl OpenTransaction {

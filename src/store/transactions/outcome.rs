@@ -1,13 +1,14 @@
 //! What became of a COMMIT whose answer was lost.
 //!
 //! Another connection asks Postgres for the status of the transaction's id. Postgres gives out an id again after a crash
-//! when it never reached the disk, so "committed" after a crash may be another transaction's: the row in `raystream.trxs`,
-//! which a crash removes, says whether there was one.
+//! when it never reached the disk, so "committed" after a crash may be another transaction's: the row of
+//! `raystream.lifetime`, which a crash removes, says whether there was one.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::connection::Peer;
 use crate::store::scope::Scope;
 use crate::store::statements::{Call, Param, StatementKey};
 use crate::store::tables::column;
@@ -19,16 +20,6 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// The pause between two questions, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-
-/// A transaction, for those who ask about it from outside.
-#[derive(Debug, Clone)]
-pub(super) struct Identity {
-    pub(super) sid: String,
-    /// Absent when it only reads.
-    pub(super) xid: Option<u64>,
-    /// Of Postgres.
-    pub(super) process: i32,
-}
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,17 +40,15 @@ enum Answer {
 }
 
 /// Finds out. A process that still has the transaction, though its connection is gone, is ended: then it is decided.
-pub(super) async fn find_out(store: &Store, identity: &Identity) -> Outcome {
-    // What only reads has nothing to lose.
-    let Some(xid) = identity.xid else { return Outcome::RolledBack };
+pub(super) async fn find_out(store: &Store, peer: &Peer, xid: u64) -> Outcome {
     let until = Instant::now() + LONGEST;
     let mut pause = PAUSE.0;
     let mut was_running = false;
     loop {
-        match ask(store, &identity.sid, xid).await {
+        match ask(store, &peer.lifetime, xid).await {
             Answer::Final(outcome) => return outcome,
             // Once is patience: it may be about to end by itself.
-            Answer::Running if was_running => terminate(store, identity.process, xid).await,
+            Answer::Running if was_running => terminate(store, peer.process, xid).await,
             Answer::Running => was_running = true,
             Answer::Later => {}
         }
@@ -75,8 +64,8 @@ fn call(key: StatementKey, params: Vec<Param>) -> Call {
     Call { key, params, len: 0, document: None }
 }
 
-async fn ask(store: &Store, sid: &str, xid: u64) -> Answer {
-    let params: Vec<Param> = vec![Box::new(sid.to_owned()), Box::new(xid.to_string())];
+async fn ask(store: &Store, lifetime: &str, xid: u64) -> Answer {
+    let params: Vec<Param> = vec![Box::new(lifetime.to_owned()), Box::new(xid.to_string())];
     let scope = Scope::of(store.1.lane);
     match store.0.reads.run(&scope, call(StatementKey::Outcome, params)).await {
         Ok(rows) => {
@@ -84,7 +73,7 @@ async fn ask(store: &Store, sid: &str, xid: u64) -> Answer {
             let read = row.map(|row| Ok((column(row, 0)?, column(row, 1)?)));
             let read: Option<Result<(Option<String>, bool), StoreError>> = read;
             match read {
-                Some(Ok((status, is_registered))) => judge(status.as_deref(), is_registered),
+                Some(Ok((status, no_crash))) => judge(status.as_deref(), no_crash),
                 _ => Answer::Final(Outcome::Unknown),
             }
         }
@@ -96,8 +85,8 @@ async fn ask(store: &Store, sid: &str, xid: u64) -> Answer {
 
 /// What `pg_xact_status` says about ours. An id that is used again after a crash was never committed by us, since what
 /// is committed is on the disk.
-fn judge(status: Option<&str>, is_registered: bool) -> Answer {
-    match (status, is_registered) {
+fn judge(status: Option<&str>, no_crash: bool) -> Answer {
+    match (status, no_crash) {
         (Some("committed"), true) => Answer::Final(Outcome::Committed),
         (Some("aborted"), _) | (Some("in progress"), false) => Answer::Final(Outcome::RolledBack),
         (Some("in progress"), true) => Answer::Running,
@@ -129,8 +118,8 @@ mod tests {
             (Some("in progress"), false, Answer::Final(Outcome::RolledBack)),
             (None, true, Answer::Final(Outcome::Unknown)),
         ];
-        for (status, is_registered, expected) in judged {
-            assert_eq!(judge(status, is_registered), expected, "{status:?} {is_registered}");
+        for (status, no_crash, expected) in judged {
+            assert_eq!(judge(status, no_crash), expected, "{status:?} {no_crash}");
         }
     }
 }

@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use crate::store::error::StartError;
 use crate::store::queue::FairQueue;
 use crate::store::scope::Lane;
-use crate::store::session::{self, Access};
+use crate::store::session::{self, Access, SET_UP_LONGEST};
 use crate::store::{StoreError, StoreOptions};
 
 /// Transactions that may wait for a connection: about a second's worth of short ones.
@@ -123,13 +124,15 @@ impl TransactionPool {
                 return Ok(connection);
             }
         }
-        match session::open(&self.options, Access::Transaction).await {
-            Ok(session) => Ok(Connection::new(session)),
-            Err(error) => {
-                tracing::warn!(%error, "no connection to Postgres for a transaction");
-                Err(unavailable())
-            }
-        }
+        let opened = async {
+            let session = session::open(&self.options, Access::Transaction).await?;
+            let prepared = timeout(SET_UP_LONGEST, Connection::new(session)).await;
+            prepared.unwrap_or_else(|_| Err(StartError::Unreachable("it did not answer in time".to_owned())))
+        };
+        opened.await.map_err(|error: StartError| {
+            tracing::warn!(%error, "no connection to Postgres for a transaction");
+            unavailable()
+        })
     }
 
     /// Keeps a connection that is in no transaction.

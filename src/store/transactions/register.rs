@@ -5,7 +5,6 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::Transaction;
-use super::outcome::Identity;
 use crate::store::scope::Scope;
 use crate::store::statements::{Call, StatementKey};
 use crate::store::tables::column;
@@ -24,16 +23,25 @@ pub(in crate::store) const MIN_ACTIVE: &str = "SELECT min(least(create_txid, pg_
     FROM raystream.trxs WHERE lease > now()";
 
 pub(in crate::store) const OUTCOME: &str = "SELECT pg_xact_status($2::text::xid8), \
-    EXISTS (SELECT FROM raystream.trxs WHERE sid = $1)";
+    EXISTS (SELECT FROM raystream.lifetime WHERE token = $1::text::uuid)";
 
-/// Ends a process only while it has the transaction: its number may be another one's by now.
+/// Ends a process only while it has the transaction: its number may be another one's by now. One that waits for a standby
+/// is left alone: it has committed, and being ended it would say so without the standby.
 pub(in crate::store) const TERMINATE: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-    WHERE pid = $1 AND backend_xid = ($2::text::xid8)::xid";
+    WHERE pid = $1 AND backend_xid = ($2::text::xid8)::xid AND wait_event IS DISTINCT FROM 'SyncRep'";
 
 /// The first statement of an open transaction: it takes the snapshot.
 pub(in crate::store) fn introduce_sql(writes: bool) -> String {
     let id = if writes { "pg_current_xact_id()::text" } else { "NULL::text" };
-    format!("SELECT {id}, pg_current_snapshot()::text, pg_backend_pid()")
+    format!("SELECT {id}, pg_current_snapshot()::text")
+}
+
+/// A transaction, for those who ask about it from outside.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    pub(super) sid: String,
+    /// Absent when it only reads.
+    pub(super) xid: Option<u64>,
 }
 
 /// Asks a transaction that was begun who it is. With this its moment is fixed.
@@ -47,7 +55,7 @@ pub(super) async fn introduce(
     let row = rows.first().ok_or(StoreError::Internal)?;
     let xid: Option<String> = column(row, 0)?;
     let xid = xid.map(|text| text.parse()).transpose().map_err(|_| StoreError::Internal)?;
-    Ok((Identity { sid: sid.to_owned(), xid, process: column(row, 2)? }, column(row, 1)?))
+    Ok((Identity { sid: sid.to_owned(), xid }, column(row, 1)?))
 }
 
 /// Registers a transaction, for as long as it may last.

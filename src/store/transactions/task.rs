@@ -184,13 +184,22 @@ impl Keeper {
         let (over, is_clean) = match self.begun.transaction.commit().await {
             Ok(()) => (Over::Committed, true),
             Err(CommitError::RolledBack(error)) => (Over::Failed(error), self.roll_back(false).await),
-            Err(CommitError::Unknown) => match find_out(&self.store, &self.begun.identity).await {
+            Err(CommitError::Unknown) => match self.find_out().await {
                 Outcome::Committed => (Over::Committed, false),
                 Outcome::RolledBack => (Over::Failed(unavailable()), false),
                 Outcome::Unknown => (Over::Unknown, false),
             },
         };
         Ending { over, is_clean, waiting: Waiting::Nobody }
+    }
+
+    /// What became of a COMMIT whose answer was lost.
+    async fn find_out(&self) -> Outcome {
+        match self.begun.identity.xid {
+            Some(xid) => find_out(&self.store, self.begun.connection.peer(), xid).await,
+            // What only reads has nothing to lose.
+            None => Outcome::RolledBack,
+        }
     }
 
     async fn end(&self, over: Over) -> Ending {

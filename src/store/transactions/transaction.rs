@@ -28,6 +28,8 @@ pub(super) type Answer = MaybeDone<BoxFuture<'static, Result<Vec<Row>, Error>>>;
 /// An open transaction.
 pub(in crate::store) struct Transaction {
     connection: Arc<Connection>,
+    /// Its id, once it was told.
+    xid: Arc<OnceLock<u64>>,
     /// Answers that nobody waited for yet: they have to be good before it commits.
     pending: Mutex<Vec<Answer>>,
     /// A statement failed: Postgres will commit nothing.
@@ -51,12 +53,14 @@ impl std::fmt::Debug for Transaction {
 
 impl Transaction {
     /// Begins one. BEGIN is sent, and its answer awaited with the first one that follows: if it fails, the session lets no
-    /// statement behind it write.
+    /// statement behind it write. With `identified` it is given its id at once, which one that writes gets anyway, and asked for it
+    /// in the same breath.
     pub(super) async fn begin(
         connection: Arc<Connection>,
         isolation: Isolation,
         access: Writes,
         limit: Duration,
+        identified: bool,
     ) -> Self {
         let level = match isolation {
             Isolation::Statement => "READ COMMITTED",
@@ -73,10 +77,23 @@ impl Transaction {
         );
         let owned = Arc::clone(&connection);
         let answer = async move { owned.client().batch_execute(&begin).await.map(|()| Vec::new()) };
-        let answer = sent(answer.boxed()).await;
+        let mut pending = vec![sent(answer.boxed()).await];
+        let xid = Arc::new(OnceLock::new());
+        if identified {
+            let (owned, found) = (Arc::clone(&connection), Arc::clone(&xid));
+            let answer = async move {
+                let rows = collect(owned.client(), owned.identify(), &[]).await?;
+                for row in &rows {
+                    keep_xid(&found, row.try_get(0)?);
+                }
+                Ok(rows)
+            };
+            pending.push(sent(answer.boxed()).await);
+        }
         Self {
             connection,
-            pending: Mutex::new(vec![answer]),
+            xid,
+            pending: Mutex::new(pending),
             is_failed: AtomicBool::new(false),
             may_help: AtomicBool::new(false),
             was_cancelled: AtomicBool::new(false),
@@ -84,6 +101,16 @@ impl Transaction {
             has_left_stream: AtomicBool::new(false),
             first_failure: OnceLock::new(),
         }
+    }
+
+    /// Says its id, which a statement has told.
+    pub(in crate::store) fn identified(&self, xid: &str) {
+        keep_xid(&self.xid, xid);
+    }
+
+    /// Its id, if it was told.
+    pub(super) fn xid(&self) -> Option<u64> {
+        self.xid.get().copied()
     }
 
     /// Runs a statement.
@@ -269,6 +296,12 @@ pub(super) enum CommitError {
     RolledBack(StoreError),
     /// The connection broke: it was committed or it was not.
     Unknown,
+}
+
+fn keep_xid(place: &OnceLock<u64>, text: &str) {
+    if let Ok(xid) = text.parse() {
+        let _the_same_before = place.set(xid);
+    }
 }
 
 /// Sends what is sent when a future is polled for the first time.
