@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::caller::Context;
-use super::{tables, topics};
+use super::{exec, tables, topics};
 use crate::auth::TableRight;
 use crate::rpc::{Call, Status};
 use crate::store::{Lane, Scope, Store};
@@ -23,6 +23,7 @@ pub(super) enum Method {
     Shift,
     Query,
     Count,
+    Exec,
     Ptr,
     Create,
     List,
@@ -42,6 +43,7 @@ impl Method {
             "table.shift" => Self::Shift,
             "table.query" => Self::Query,
             "table.count" => Self::Count,
+            "table.exec" => Self::Exec,
             "table.ptr" => Self::Ptr,
             "table.create" => Self::Create,
             "table.list" => Self::List,
@@ -53,7 +55,7 @@ impl Method {
     /// What the caller needs on the table that the arguments name.
     fn rights(self) -> &'static [TableRight] {
         match self {
-            Self::Get | Self::Query | Self::Count | Self::Ptr => &[TableRight::Read],
+            Self::Get | Self::Query | Self::Count | Self::Exec | Self::Ptr => &[TableRight::Read],
             Self::Set | Self::Update | Self::Delete | Self::Push | Self::Create => &[TableRight::Write],
             Self::Pop | Self::Shift => &[TableRight::Read, TableRight::Write],
             // An event is of no table.
@@ -96,6 +98,7 @@ impl Method {
             Self::Shift => tables::shift(store, context, call).await,
             Self::Query => tables::query(store, context, call).await,
             Self::Count => tables::count(store, context, call).await,
+            Self::Exec => exec::exec(store, context, call).await,
             Self::Ptr => tables::ptr(store, context, call).await,
             Self::Create => tables::create(store, context, call).await,
             Self::List => tables::list(store, context, call).await,

@@ -17,7 +17,7 @@ use crate::wire::registry::ErrorCode;
 
 /// `table.exec {table, sql, params?}`: `{rows: [{column: value, ..}, ..]}`.
 pub(super) async fn exec(store: Store, context: Context, call: Call) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "sql", "params"])?;
+    let args = Args::parse(&call, &["table", "sql", "params", "sid"])?;
     let table = tables::table(&context, &args, TableRight::Read)?;
     let text = args.string("sql")?;
     let given = args.optional_array("params")?;

@@ -47,7 +47,7 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method_with_items("table.import", CLIENT_ITEMS, import(store))
         .method_with_items("changes.read", SERVER_ITEMS, changes(store))
         .method("table.count", reading(store, Method::Count))
-        .method("table.exec", on(store, exec::exec))
+        .method("table.exec", reading(store, Method::Exec))
         .method("table.ptr", reading(store, Method::Ptr))
         .method("table.create", writing(store, Method::Create))
         .method("table.list", reading(store, Method::List))

@@ -16,6 +16,9 @@ use super::types::TableName;
 /// need holds up every writer behind it.
 const SETTINGS: &str = "RESET search_path; SET lock_timeout = '10s'; SET statement_timeout = '60s'";
 
+/// Lets `table.exec` read it.
+const OPEN_TO_EXEC: &str = "SELECT raystream.open_to_exec(ptr) FROM raystream.storage WHERE owner = $1 AND name = $2 AND attached IS NOT NULL";
+
 /// Why a table was not attached or detached.
 #[derive(Debug, Error)]
 pub enum AttachError {
@@ -65,7 +68,7 @@ pub async fn attach(
     relation: &str,
     name: Option<&str>,
 ) -> Result<TableName, AttachError> {
-    let client = open(endpoint).await?;
+    let mut client = open(endpoint).await?;
     let found = client
         .query_one("SELECT relname::text FROM pg_class WHERE oid = $1::text::regclass", &[&relation])
         .await
@@ -73,13 +76,11 @@ pub async fn attach(
     let own: String = found.try_get(0).map_err(refused)?;
     let name = name.map_or(own, str::to_owned);
     let name = TableName::parse(&name).map_err(|reason| AttachError::Name { name, reason })?;
-    client
-        .execute(
-            "SELECT raystream.attach($1, $2, $3::text::regclass)",
-            &[&NAMESPACE, &name.as_str(), &relation],
-        )
-        .await
-        .map_err(refused)?;
+    let transaction = client.transaction().await.map_err(refused)?;
+    let attach = "SELECT raystream.attach($1, $2, $3::text::regclass)";
+    transaction.execute(attach, &[&NAMESPACE, &name.as_str(), &relation]).await.map_err(refused)?;
+    transaction.execute(OPEN_TO_EXEC, &[&NAMESPACE, &name.as_str()]).await.map_err(refused)?;
+    transaction.commit().await.map_err(refused)?;
     Ok(name)
 }
 

@@ -49,6 +49,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../schemas/sql/0009_schema_migrations.sql"),
     },
     Migration { number: 10, name: "lifetime", sql: include_str!("../../schemas/sql/0010_lifetime.sql") },
+    Migration {
+        number: 11,
+        name: "exec_attached",
+        sql: include_str!("../../schemas/sql/0011_exec_attached.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

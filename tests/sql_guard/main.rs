@@ -10,10 +10,16 @@ mod postgres;
 #[path = "../calls/server.rs"]
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod server;
+#[path = "../transactions/tx.rs"]
+#[allow(dead_code, reason = "shared with tests that need more of it")]
+mod tx;
 
 mod inputs;
 mod limits;
 mod oracle;
+#[allow(dead_code, reason = "shared with tests that need more of it")]
 mod recorder;
 mod statements;
+mod transactions;
+mod ways;
 mod world;

@@ -42,6 +42,20 @@ impl Recorder {
         let sent = self.sent.lock().unwrap();
         sent.windows(needle.len()).filter(|window| *window == needle.as_bytes()).count()
     }
+
+    /// The texts of the statements that the daemon prepared with these words in them, each once.
+    pub(crate) fn prepared(&self, needle: &str) -> Vec<String> {
+        let sent = self.sent.lock().unwrap();
+        let mut found: Vec<String> = Vec::new();
+        // A Parse message has zeros before and behind its text, which has none.
+        for text in sent.split(|byte| *byte == 0) {
+            let text = String::from_utf8_lossy(text);
+            if text.contains(needle) && !found.contains(&text.clone().into_owned()) {
+                found.push(text.into_owned());
+            }
+        }
+        found
+    }
 }
 
 async fn pass(client: UnixStream, server: UnixStream, sent: Arc<Mutex<Vec<u8>>>) {

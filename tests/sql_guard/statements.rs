@@ -9,16 +9,21 @@ use crate::server::{call, code};
 use crate::world::World;
 
 /// The name of a refusal in its details.
-fn kind(error: &Error) -> String {
+pub(crate) fn kind(error: &Error) -> String {
     let details: Value = match error {
         Error::Call(error) => serde_json::from_slice(&error.details).unwrap(),
         other => panic!("{other} is no answer"),
     };
-    details["code"].as_str().unwrap().to_owned()
+    // A batch, and a transaction that is over, put their own words around those of the call.
+    let mut inner = &details;
+    while let Some(deeper) = inner.get("details") {
+        inner = deeper;
+    }
+    inner["code"].as_str().unwrap_or_else(|| panic!("{details}")).to_owned()
 }
 
 /// Sorted by their text: a statement without ORDER BY has no order.
-fn sorted(rows: &Value) -> Vec<String> {
+pub(crate) fn sorted(rows: &Value) -> Vec<String> {
     let mut rows: Vec<_> = rows.as_array().unwrap().iter().map(Value::to_string).collect();
     rows.sort();
     rows

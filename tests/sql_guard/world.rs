@@ -1,6 +1,8 @@
 //! A daemon with documents, and what Postgres itself says to a statement over the same documents.
 
 use raystream::client::{Client, Error};
+use raystream::store::attach::attach;
+use raystream::store::endpoint::Endpoint;
 use serde_json::{Value, json};
 use tokio_postgres::SimpleQueryMessage;
 
@@ -18,12 +20,35 @@ pub(crate) struct World {
 impl World {
     /// A table `tasks` with four documents and one that is gone, and a table `users` with a secret.
     pub(crate) async fn start() -> Self {
+        Self::with(false).await
+    }
+
+    /// The same, but `tasks` is a table that somebody else made, and is attached.
+    pub(crate) async fn attached() -> Self {
+        Self::with(true).await
+    }
+
+    async fn with(attached: bool) -> Self {
         let database = database().await;
         let (recorder, through) = Recorder::start(&database);
         let server = Server::on(through, "");
         let client = server.client(1).await;
-        for table in ["tasks", "users", "t", "closed"] {
+        let admin = crate::postgres::client(&database).await;
+        for table in ["users", "t", "closed"] {
             call(&client, "table.create", json!({"table": table})).await.unwrap();
+        }
+        if attached {
+            admin
+                .batch_execute(
+                    "CREATE TABLE public.own_tasks (id text PRIMARY KEY, title text, done boolean, n int, tags jsonb, \
+                     due text, address jsonb, big text)",
+                )
+                .await
+                .unwrap();
+            let endpoint = Endpoint::from(database.clone());
+            attach(&endpoint, "public.own_tasks", Some("tasks")).await.unwrap();
+        } else {
+            call(&client, "table.create", json!({"table": "tasks"})).await.unwrap();
         }
         let documents = [
             json!({"title": "Write docs", "done": false, "n": 1, "tags": ["a", "b"], "due": "2026-01-02T03:04:05Z",
@@ -38,15 +63,28 @@ impl World {
             if data["n"] == json!(4.5) {
                 data["n"] = json!(4);
             }
-            call(&client, "table.set", json!({"table": "tasks", "id": format!("t-{n}"), "data": data}))
-                .await
-                .unwrap();
+            let id = format!("t-{n}");
+            if attached {
+                data["id"] = id.into();
+                if data["tags"].is_null() {
+                    // Every row has every column; that of a scalar has no elements.
+                    data["tags"] = json!([]);
+                }
+                let insert = "INSERT INTO public.own_tasks SELECT * FROM jsonb_populate_record(NULL::public.own_tasks, \
+                              $1::text::jsonb)";
+                admin.execute(insert, &[&data.to_string()]).await.unwrap();
+            } else {
+                call(&client, "table.set", json!({"table": "tasks", "id": id, "data": data})).await.unwrap();
+            }
         }
-        call(&client, "table.delete", json!({"table": "tasks", "id": "t-5"})).await.unwrap();
+        if attached {
+            admin.batch_execute("DELETE FROM public.own_tasks WHERE id = 't-5'").await.unwrap();
+        } else {
+            call(&client, "table.delete", json!({"table": "tasks", "id": "t-5"})).await.unwrap();
+        }
         call(&client, "table.set", json!({"table": "users", "id": "u-1", "data": {"secret": "s3cret"}}))
             .await
             .unwrap();
-        let admin = crate::postgres::client(&database).await;
         let world = Self { server, client, recorder, admin };
         world.make_views().await;
         world

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use tokio::time::timeout;
-use tokio_postgres::{Error, Row, RowStream};
+use tokio_postgres::{Client, Error, Row, RowStream};
 
 use super::connection::Connection;
 use super::{Isolation, Writes};
@@ -113,6 +113,15 @@ impl Transaction {
         self.xid.get().copied()
     }
 
+    /// Its session, for several statements that undo themselves and none of which a failure of ends it: the caller of this
+    /// says so when one does.
+    pub(in crate::store) fn client(&self) -> Result<&Client, StoreError> {
+        if self.is_ending.load(Ordering::Acquire) {
+            return Err(StoreError::Cancelled);
+        }
+        Ok(self.connection.client())
+    }
+
     /// Runs a statement.
     pub(in crate::store) async fn run(&self, call: Call) -> Result<Vec<Row>, StoreError> {
         let key = call.key.clone();
@@ -185,7 +194,7 @@ impl Transaction {
     }
 
     /// The first failure of a statement, after which Postgres commits nothing.
-    pub(super) fn failure(&self) -> Option<StoreError> {
+    pub(in crate::store) fn failure(&self) -> Option<StoreError> {
         self.first_failure.get().cloned()
     }
 
