@@ -9,6 +9,7 @@ mod exec;
 mod idempotent;
 mod references;
 mod reply;
+mod schemas;
 mod store_status;
 mod streams;
 mod sys;
@@ -48,6 +49,8 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method_with_items("changes.read", SERVER_ITEMS, changes(store))
         .method("table.count", reading(store, Method::Count))
         .method("table.exec", reading(store, Method::Exec))
+        .method("table.schema", on(store, schemas::schema))
+        .method("table.setSchema", on(store, schemas::set_schema))
         .method("table.ptr", reading(store, Method::Ptr))
         .method("table.create", writing(store, Method::Create))
         .method("table.list", reading(store, Method::List))

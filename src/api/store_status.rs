@@ -15,6 +15,11 @@ impl From<StoreError> for Status {
             StoreError::AlreadyExists => Self::new(ErrorCode::ALREADY_EXISTS, "it exists already"),
             StoreError::InvalidInput(message) => Self::invalid(message),
             StoreError::Reset(reason) => Self::new(ErrorCode::RESET, reason),
+            StoreError::Misfit(misfits) => super::schemas::misfit(&misfits),
+            StoreError::SchemaChanged => Self::new(
+                ErrorCode::CONFLICT,
+                "the schema of the table was changed at the same time; nothing was written",
+            ),
             StoreError::TooLarge => Self::new(
                 ErrorCode::PAYLOAD_TOO_LARGE,
                 format!("a document may have {} bytes at most", crate::store::DOCUMENT_LEN_MAX),

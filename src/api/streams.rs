@@ -128,7 +128,14 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
     }
     match failure {
         None => Out::with_room(0).raw(r#"{"written":"#).integer(written).raw("}").finish(),
-        Some(status) => Err(status.with_details(Bytes::from(format!("{{\"written\":{written}}}")))),
+        Some(status) => {
+            let written = Out::with_room(0).raw(r#"{"written":"#).integer(written);
+            let details = match &status.details {
+                Some(details) => written.raw(r#","details":"#).raw(details),
+                None => written,
+            };
+            Err(status.with_details(details.raw("}").into_bytes()))
+        }
     }
 }
 

@@ -58,6 +58,8 @@ pub enum TableRight {
     Read,
     /// Change its documents.
     Write,
+    /// Change what its documents have to look like.
+    Manage,
 }
 
 impl fmt::Display for TableRight {
@@ -65,6 +67,7 @@ impl fmt::Display for TableRight {
         f.write_str(match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Manage => "manage",
         })
     }
 }

@@ -22,6 +22,7 @@ mod publish;
 mod query;
 mod repeat;
 mod runtime;
+mod schema;
 mod serve;
 mod sub;
 
@@ -104,6 +105,7 @@ enum Command {
     Import(import::ImportArguments),
     Publish(publish::PublishArguments),
     Sub(sub::SubArguments),
+    Schema(schema::SchemaArguments),
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
     Migrate(migrate::MigrateArguments),
@@ -149,6 +151,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Import(arguments) => import::run(&arguments, output),
         Command::Publish(arguments) => publish::run(&arguments, output),
         Command::Sub(arguments) => sub::run(&arguments, output),
+        Command::Schema(arguments) => schema::run(&arguments, output),
         Command::Attach(arguments) => attach::attach(&arguments, output),
         Command::Detach(arguments) => attach::detach(&arguments, output),
         Command::Migrate(arguments) => migrate::run(&arguments, output),

@@ -35,6 +35,7 @@ const READS: &[&str] = &[
     "table.query",
     "table.count",
     "table.exec",
+    "table.schema",
     "table.ptr",
     "table.list",
     "changes.read",

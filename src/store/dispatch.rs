@@ -439,7 +439,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     fn write(row: Option<u64>) -> Call {
-        let table = Arc::new(TablePtr { schema: "s".into(), table: "t".into() });
+        let table = Arc::new(TablePtr::new("s".into(), "t".into()));
         let document = row.map(|row| Point { row, id: row.to_string(), writer: "w".into() });
         Call { key: StatementKey::Documents(table, Operation::Set), params: Vec::new(), len: 1, document }
     }

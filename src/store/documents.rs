@@ -47,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when the version is another. [`StoreError::TooLarge`], [`StoreError::InvalidInput`] for
-    /// data that cannot be stored.
+    /// data that cannot be stored; [`StoreError::Misfit`] for data that does not fit the schema of the table.
     pub async fn set(
         &self,
         writer: Writer<'_>,
@@ -70,7 +70,7 @@ impl Store {
             }
             arguments
         };
-        let rows = self.on_table(table, operation, arguments).await?;
+        let rows = self.write_table(table, operation, Some(&data), arguments).await?;
         column(rows.first().ok_or(StoreError::Conflict)?, 0)
     }
 
@@ -78,7 +78,8 @@ impl Store {
     /// the document.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when there is no live document.
+    /// [`StoreError::NotFound`] when there is no live document; [`StoreError::Misfit`] when what it would become does not fit
+    /// the schema of the table.
     pub async fn update(
         &self,
         writer: Writer<'_>,
@@ -87,8 +88,14 @@ impl Store {
         patch: Json,
     ) -> Result<i64, StoreError> {
         patch.check()?;
-        let rows = self.on_table(table, Operation::Update, || written(writer, id, &patch)).await?;
-        column(rows.first().ok_or(StoreError::NotFound)?, 0)
+        if self.table(table).await?.rules.is_none() {
+            match self.on_table(table, Operation::Update, || written(writer, id, &patch)).await {
+                // It has one since a moment ago. Where this was in a transaction, that has failed.
+                Err(StoreError::SchemaChanged) if self.1.transaction.is_none() => {}
+                rows => return column(rows?.first().ok_or(StoreError::NotFound)?, 0),
+            }
+        }
+        self.update_checked(writer, table, id, patch).await
     }
 
     /// Deletes a document. Answers whether there was a live one.
@@ -113,7 +120,8 @@ impl Store {
     /// Appends a document under a new, time-ordered id (UUID version 7) and answers that.
     ///
     /// # Errors
-    /// [`StoreError::TooLarge`], [`StoreError::InvalidInput`] for data that cannot be stored.
+    /// [`StoreError::TooLarge`], [`StoreError::InvalidInput`] for data that cannot be stored; [`StoreError::Misfit`] for data
+    /// that does not fit the schema of the table.
     pub async fn push(
         &self,
         writer: Writer<'_>,
@@ -122,7 +130,7 @@ impl Store {
     ) -> Result<DocumentId, StoreError> {
         data.check()?;
         let id = DocumentId::stored(self.0.ids.next()?);
-        self.on_table(table, Operation::Push, || written(writer, &id, &data)).await?;
+        self.write_table(table, Operation::Push, Some(&data), || written(writer, &id, &data)).await?;
         Ok(id)
     }
 
@@ -159,7 +167,7 @@ impl Store {
 }
 
 /// The arguments of a write: id, JSON, principal.
-fn written<'a>(writer: Writer<'a>, id: &'a DocumentId, data: &Json) -> Arguments<'a> {
+pub(super) fn written<'a>(writer: Writer<'a>, id: &'a DocumentId, data: &Json) -> Arguments<'a> {
     Arguments {
         params: vec![
             Box::new(id.as_str().to_owned()),

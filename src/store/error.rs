@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::json_schema::Misfits;
+
 /// Why an operation on the store did not give its result. Nothing in it comes from Postgres: no text of a statement, no
 /// DETAIL, no value of a document, so it can be shown to a peer as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,6 +26,12 @@ pub enum StoreError {
     /// The moment that was asked for is no longer kept, or is of another database. The text is our own.
     #[error("{0}")]
     Reset(&'static str),
+    /// The document does not fit the schema of its table.
+    #[error("{0}")]
+    Misfit(Box<Misfits>),
+    /// The schema of the table changes faster than documents can be checked. Nothing was written.
+    #[error("the schema of the table was changed meanwhile")]
+    SchemaChanged,
     /// The document is longer than [`DOCUMENT_LEN_MAX`](super::DOCUMENT_LEN_MAX).
     #[error("the document is too large")]
     TooLarge,

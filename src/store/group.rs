@@ -24,7 +24,7 @@ use tokio_postgres::{Client, Error, Row, Statement};
 
 use super::dispatch::Job;
 use super::pipeline::{collect, rows_of};
-use super::statements::{Call, Param, StatementKey};
+use super::statements::{Call, NOT_CHECKED, Param, StatementKey};
 
 /// The most writes of a group: of these, what a transaction costs by itself is a few per cent.
 pub(super) const GROUP_MAX: usize = 128;
@@ -50,6 +50,10 @@ pub(super) struct Part {
 }
 
 /// Cuts a group into statements. All of its jobs are of documents by their ids.
+#[expect(
+    clippy::mutable_key_type,
+    reason = "of a schema the version is hashed, which stays; caches of its patterns do not"
+)]
 pub(super) fn parts(jobs: &[Job]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     // By what a statement has in common, the last one; and by document, the last statement that writes it.
@@ -97,17 +101,38 @@ pub(super) fn send(
     if is_transaction {
         answers.push(command(client, format!("BEGIN; SET LOCAL lock_timeout = {patience}")));
     }
+    let shared = client;
     for (statement, calls) in parts {
-        let client = Arc::clone(client);
-        answers.push(match <[Arc<Call>; 1]>::try_from(calls) {
+        let client = Arc::clone(shared);
+        let leaves_checked = is_transaction && calls[0].key.leaves_checked();
+        let answer = match <[Arc<Call>; 1]>::try_from(calls) {
             Ok([call]) => async move { collect(&client, &statement, &call.params).await }.boxed(),
             Err(calls) => async move { many(&client, &statement, &calls, patience).await }.boxed(),
+        };
+        answers.push(if leaves_checked {
+            then(answer, command(shared, NOT_CHECKED.to_owned()))
+        } else {
+            answer
         });
     }
     if is_transaction {
-        answers.push(command(client, "COMMIT".to_owned()));
+        answers.push(command(shared, "COMMIT".to_owned()));
     }
     all(answers).boxed()
+}
+
+/// Sends a second statement behind one whose rows count: for what takes back that documents were checked.
+pub(super) fn then(
+    answer: BoxFuture<'static, Outcome>,
+    taken_back: BoxFuture<'static, Outcome>,
+) -> BoxFuture<'static, Outcome> {
+    async move {
+        // Polled in this order, they are sent in it.
+        let (outcome, taken_back) = futures_util::join!(answer, taken_back);
+        let rows = outcome?;
+        taken_back.map(|_| rows)
+    }
+    .boxed()
 }
 
 fn command(client: &Arc<Client>, sql: String) -> BoxFuture<'static, Outcome> {

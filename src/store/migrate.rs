@@ -54,6 +54,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "exec_attached",
         sql: include_str!("../../schemas/sql/0011_exec_attached.sql"),
     },
+    Migration {
+        number: 12,
+        name: "table_schemas",
+        sql: include_str!("../../schemas/sql/0012_table_schemas.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

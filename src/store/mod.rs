@@ -19,6 +19,7 @@ mod group;
 mod idempotency;
 mod ids;
 mod json;
+mod json_schema;
 mod migrate;
 pub mod migrations;
 mod page_cursor;
@@ -57,6 +58,10 @@ pub use exec::{EXEC_CONCURRENT_MAX, EXEC_TIME_MAX, ExecError, ExecRows};
 pub use feed::{At, Moment};
 pub use idempotency::{Claim, IdempotencyKey, KEPT_FOR};
 pub use json::Json;
+pub use json_schema::{
+    Existing, JsonSchema, MISFITS_MAX, Misfit, Misfits, SCHEMA_LEN_MAX, SchemaError, SchemaInfo,
+    UNFIT_IDS_MAX, Unfit,
+};
 pub use scope::{Lane, Scope, StopSignal};
 pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
 pub use topics::{Published, TOPIC_NAME_LEN_MAX, TopicName};

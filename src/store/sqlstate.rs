@@ -14,6 +14,9 @@ const EXHAUSTED_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The constraint of the tables that refuses documents which are too long.
 const LENGTH_CONSTRAINT: &str = "document_len";
 
+/// What the triggers of a schema raise for a document that was not checked against it.
+const UNCHECKED: &str = "RS001";
+
 /// What became of the statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -114,6 +117,7 @@ fn refusal(error: &DbError) -> StoreError {
         return StoreError::invalid(reason);
     }
     match (code.code(), class(code)) {
+        (UNCHECKED, _) => StoreError::SchemaChanged,
         // Lock not available (lock_timeout).
         ("55P03", _) => StoreError::Conflict,
         ("23505", _) => StoreError::AlreadyExists,

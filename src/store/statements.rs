@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::types::ToSql;
 
 use super::feed::{MOMENT, MOMENT_OF_TIME, Past};
+use super::json_schema::{SET_SCHEMA, SHOW_SCHEMA, written_since_sql};
 use super::types::{QUERY_PAGE_LEN_MAX, TablePtr};
 
 /// A parameter, owned: the statement may outlive its caller.
@@ -50,10 +51,19 @@ pub(super) enum StatementKey {
     Documents(Arc<TablePtr>, Operation),
     /// The same operation for many documents at once; parameters: see [`Operation::many_sql`].
     Many(Arc<TablePtr>, Operation),
-    /// Parameters: owner, name. Columns: schema, table.
+    /// Parameters: owner, name, the version of its JSON Schema that is known. Columns: schema, table, version of the JSON Schema,
+    /// whether it has one, and that, unless it is known.
     FindTable,
     /// Parameters: owner, name. Column: whether it was made.
     CreateTable,
+    /// See `json_schema::change`.
+    SetSchema,
+    /// See `json_schema::change`.
+    ShowSchema,
+    /// See `json_schema::change`.
+    WrittenSince(Arc<TablePtr>),
+    /// Column: the snapshot as text.
+    Snapshot,
     /// Parameter: owner. Columns: name, schema, table, time of creation.
     ListTables,
     /// Parameters: principal, key, hash of the request. Columns: hash of the request, reply, id of the transaction. See `idempotency`.
@@ -104,6 +114,13 @@ pub(super) enum Operation {
     SetVersion,
     /// Parameters: id, patch, principal.
     Update,
+    /// Parameters: id, patch, principal, version.
+    UpdateVersion,
+    /// What a patch would make of a document. Parameters: id, patch. Columns: that, the version of the document.
+    Merged {
+        /// Whether the document is kept for this transaction.
+        lock: bool,
+    },
     /// Parameters: id, principal.
     Delete,
     /// Parameters: id, data, principal.
@@ -147,11 +164,16 @@ impl StatementKey {
         match self {
             Self::Documents(table, operation) => operation.sql(table),
             Self::Many(table, operation) => {
-                operation.many_sql(&table.quoted()).expect("only what has a text for many is asked for it")
+                operation.many_sql(table).expect("only what has a text for many is asked for it")
             }
-            Self::FindTable => {
-                "SELECT ptr_schema, ptr FROM raystream.storage WHERE owner = $1 AND name = $2".to_owned()
-            }
+            Self::FindTable => "SELECT ptr_schema, ptr, schema_version, json_schema IS NOT NULL, \
+                 CASE WHEN schema_version <> $3 THEN json_schema END \
+                 FROM raystream.storage WHERE owner = $1 AND name = $2"
+                .to_owned(),
+            Self::SetSchema => SET_SCHEMA.to_owned(),
+            Self::ShowSchema => SHOW_SCHEMA.to_owned(),
+            Self::WrittenSince(table) => written_since_sql(table),
+            Self::Snapshot => "SELECT pg_current_snapshot()::text".to_owned(),
             Self::CreateTable => "SELECT raystream.create_table($1, $2)".to_owned(),
             Self::ListTables => {
                 "SELECT name, ptr_schema, ptr, created_at FROM raystream.storage WHERE owner = $1 \
@@ -200,12 +222,22 @@ impl Operation {
                 let rows = past.rows(ptr, &moment, Some(&id));
                 format!("SELECT data, _version FROM {rows} WHERE id = {id}::text")
             }
-            Self::Set => format!("{} RETURNING _version", upsert(table, ONE)),
-            Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, ONE)),
+            Self::Set => format!("{} RETURNING _version", upsert(table, &one(ptr))),
+            Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, &one(ptr))),
             Self::SetVersion => format!(
-                "UPDATE {table} SET data = $2, _version = _version + 1, {TXID}, \
-                 _owner = set_config('raystream.principal', $3, true) \
-                 WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version"
+                "UPDATE {table} SET data = $2, _version = _version + 1, {TXID}, _owner = {} \
+                 WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version",
+                writer(ptr)
+            ),
+            Self::UpdateVersion => format!(
+                "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, {TXID}, \
+                 _owner = {} WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version",
+                writer(ptr)
+            ),
+            Self::Merged { lock } => format!(
+                "SELECT raystream.merge_patch(data, $2), _version FROM {table} \
+                 WHERE id = $1 AND _deleted_txid IS NULL{}",
+                if lock { " FOR UPDATE" } else { "" }
             ),
             Self::Update => format!(
                 "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, {TXID}, \
@@ -217,7 +249,7 @@ impl Operation {
                  _owner = set_config('raystream.principal', $2, true) \
                  WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
             ),
-            Self::Push => format!("INSERT INTO {table} (id, data, _owner) {ONE}"),
+            Self::Push => format!("INSERT INTO {table} (id, data, _owner) {}", one(ptr)),
             Self::Pop => take(table, "DESC"),
             Self::Shift => take(table, "ASC"),
             Self::Query(shape) => query_sql(ptr, shape),
@@ -235,11 +267,12 @@ impl Operation {
     ///
     /// Only what has no choice of how its rows are searched: a plan that joins the documents to a table is right for the
     /// size that the table had when it was made.
-    fn many_sql(self, table: &str) -> Option<String> {
+    fn many_sql(self, ptr: &TablePtr) -> Option<String> {
+        let table = &*ptr.quoted();
         match self {
-            Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, MANY))),
-            Self::SetNew => Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, MANY))),
-            Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {MANY}")),
+            Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, &many(ptr)))),
+            Self::SetNew => Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, &many(ptr)))),
+            Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {}", many(ptr))),
             // Each by its key, in their order: OFFSET keeps the two parts from being joined in another way, and the last
             // condition is not written as that of the index of live documents, which could be searched as a whole instead.
             Self::Get => Some(format!(
@@ -248,6 +281,16 @@ impl Operation {
             )),
             _ => None,
         }
+    }
+
+    /// Whether there is a text for many documents.
+    fn has_many(self) -> bool {
+        matches!(self, Self::Set | Self::SetNew | Self::Push | Self::Get)
+    }
+
+    /// Whether it writes documents that were checked, where the table has a schema.
+    fn writes_checked(self) -> bool {
+        matches!(self, Self::Set | Self::SetNew | Self::SetVersion | Self::UpdateVersion | Self::Push)
     }
 
     /// Where a row of many documents has the id.
@@ -265,10 +308,21 @@ impl StatementKey {
         }
     }
 
+    /// Whether it leaves behind, in its transaction, the word that its documents were checked: it has to be taken back
+    /// before the next statement, which may have been made when the table had another schema.
+    pub(super) fn leaves_checked(&self) -> bool {
+        match self {
+            Self::Documents(table, operation) | Self::Many(table, operation) => {
+                table.rules.is_some() && operation.writes_checked()
+            }
+            _ => false,
+        }
+    }
+
     /// The statement that does the same for many documents, if there is one.
     pub(super) fn many(&self) -> Option<Self> {
         match self {
-            Self::Documents(table, operation) if operation.many_sql("").is_some() => {
+            Self::Documents(table, operation) if operation.has_many() => {
                 Some(Self::Many(Arc::clone(table), *operation))
             }
             _ => None,
@@ -302,14 +356,35 @@ const TXID: &str = "_txid = pg_current_xact_id()";
 /// What makes a row a tombstone: its content goes, its version stays, so that a document set again does not repeat one.
 const TOMBSTONE: &str = "_deleted_txid = pg_current_xact_id(), data = 'null'";
 
-/// The row of one document. Parameters: id, data, principal.
-const ONE: &str = "VALUES ($1, $2, set_config('raystream.principal', $3, true))";
+/// Takes back the word that documents were checked.
+pub(super) const NOT_CHECKED: &str = "SET LOCAL raystream.schema = ''";
 
-/// The rows of many documents: ids, data, principal, and how long a lock may be waited for. The two settings are made once,
+/// Who writes, which is `$3`; and for a table with a schema the word that the documents were checked, by which version.
+fn writer(table: &TablePtr) -> String {
+    match &table.rules {
+        None => "set_config('raystream.principal', $3, true)".to_owned(),
+        Some(schema) => format!(
+            "CASE WHEN set_config('raystream.schema', '{}', true) IS NOT NULL \
+             THEN set_config('raystream.principal', $3, true) END",
+            schema.version()
+        ),
+    }
+}
+
+/// The row of one document. Parameters: id, data, principal.
+fn one(table: &TablePtr) -> String {
+    format!("VALUES ($1, $2, {})", writer(table))
+}
+
+/// The rows of many documents: ids, data, principal, and how long a lock may be waited for. The settings are made once,
 /// before the first row, and end with the transaction.
-const MANY: &str = "SELECT i.id, i.data, (SELECT set_config('raystream.principal', $3, true)) \
-     FROM unnest($1::text[], $2::jsonb[]) AS i (id, data) \
-     WHERE (SELECT set_config('lock_timeout', $4, true)) IS NOT NULL";
+fn many(table: &TablePtr) -> String {
+    format!(
+        "SELECT i.id, i.data, (SELECT {}) FROM unnest($1::text[], $2::jsonb[]) AS i (id, data) \
+         WHERE (SELECT set_config('lock_timeout', $4, true)) IS NOT NULL",
+        writer(table)
+    )
+}
 
 /// Only in the place of a document that is not there.
 const WHERE_NEW: &str = "WHERE d._deleted_txid IS NOT NULL";

@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_statement_has_its_parameters_in_the_order_of_the_values() {
-        let table = TablePtr { schema: "s".into(), table: "t\"".into() };
+        let table = TablePtr::new("s".into(), "t\"".into());
         let all = StreamQuery {
             filter: Some(Json::new("{}")),
             order: Order::Field { path: vec!["a".into()], descending: true },

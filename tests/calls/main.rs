@@ -12,6 +12,7 @@ mod flood;
 mod keys;
 mod kills;
 mod raw;
+mod schemas;
 mod server;
 mod stops;
 mod topic_kills;

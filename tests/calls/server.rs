@@ -31,7 +31,7 @@ pub(crate) fn key(seed: u8) -> (StaticSecret, PublicKey) {
     (secret, public)
 }
 
-/// Key 1 and key 2 and the anonymous may do everything; key 3 may not write `closed`, nor call `table.delete`, and has a right
+/// Key 1 and key 2 and the anonymous may do everything; key 3 may not write `closed`, nor call `table.delete`, nor change the schema of `t`, and has a right
 /// on each of two topics; key 4 has rights on every topic and no method.
 fn access() -> String {
     let [(_, first), (_, second), (_, third), (_, fourth)] = [key(1), key(2), key(3), key(4)];
@@ -46,10 +46,10 @@ anonymous = ["all"]
 "{fourth}" = ["topics"]
 [access.roles.all]
 methods = ["*"]
-tables = {{ "*" = ["read", "write"] }}
+tables = {{ "*" = ["read", "write", "manage"] }}
 topics = {{ "*" = ["publish", "subscribe"] }}
 [access.roles.some]
-methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish", "tx.*", "changes.read"]
+methods = ["table.batch", "table.push", "table.set", "table.get", "topic.publish", "tx.*", "changes.read", "table.setSchema"]
 tables = {{ t = ["read", "write"], closed = ["read"] }}
 topics = {{ in = ["publish"], out = ["subscribe"] }}
 [access.roles.topics]

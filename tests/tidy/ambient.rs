@@ -30,6 +30,11 @@ const EXCEPTIONS: &[(&str, &[&str], &str)] = &[
         "a connection to Postgres is a task, reconnects with jittered back-off, and the database is outside the simulation",
     ),
     (
+        "store/json_schema/",
+        &["spawn_blocking"],
+        "to check a long document takes the processor for longer than a task may hold a thread that others wait for",
+    ),
+    (
         "store/embedded/",
         &["thread::spawn", "thread::sleep", "spawn_blocking"],
         "the private cluster is a child process: it is started, watched and reaped by blocking system calls",

@@ -154,7 +154,7 @@ impl Readers {
                 let arguments = [(&OWNER as _, Type::TEXT), (&name.as_str() as _, Type::TEXT)];
                 let row = log.link.client.query_typed_opt(FIND, &arguments).await?;
                 let physical = row.map(|row| {
-                    let ptr = TablePtr { schema: row.try_get(0)?, table: row.try_get(1)? };
+                    let ptr = TablePtr::new(row.try_get(0)?, row.try_get(1)?);
                     Ok::<_, LinkError>(Physical { quoted: Some(ptr.quoted()), table: ptr.table.into() })
                 });
                 physical.transpose()

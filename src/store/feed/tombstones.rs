@@ -32,7 +32,7 @@ async fn each(link: &Link, statement: impl Fn(&str) -> String, again: bool) -> R
     let arguments = [(&xmax as _, Type::XID8), (&xip as _, Type::XID8_ARRAY)];
     let mut sum = 0;
     for row in link.client.query_typed(TABLES, &[]).await? {
-        let table = TablePtr { schema: row.try_get(0)?, table: row.try_get(1)? };
+        let table = TablePtr::new(row.try_get(0)?, row.try_get(1)?);
         let statement = statement(&table.quoted());
         loop {
             let counted =

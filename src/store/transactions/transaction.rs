@@ -12,9 +12,10 @@ use tokio_postgres::{Client, Error, Row, RowStream};
 use super::connection::Connection;
 use super::{Isolation, Writes};
 use crate::store::StoreError;
+use crate::store::group::then;
 use crate::store::pipeline::{borrow, collect};
 use crate::store::sqlstate::{Failure, failure};
-use crate::store::statements::{Call, Param, StatementKey};
+use crate::store::statements::{Call, NOT_CHECKED, Param, StatementKey};
 
 /// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
 pub(super) const ROLLBACK_LONGEST: Duration = Duration::from_secs(5);
@@ -146,8 +147,12 @@ impl Transaction {
             Err(error) => return Err(self.fail(&call.key, &error)),
         };
         let connection = Arc::clone(&self.connection);
-        let rows = async move { collect(connection.client(), &statement, &call.params).await };
-        Ok(sent(rows.boxed()).await)
+        let taken_back = call.key.leaves_checked().then(|| Arc::clone(&connection));
+        let rows = async move { collect(connection.client(), &statement, &call.params).await }.boxed();
+        let Some(connection) = taken_back else { return Ok(sent(rows).await) };
+        let taken_back =
+            async move { connection.client().batch_execute(NOT_CHECKED).await.map(|()| Vec::new()) };
+        Ok(sent(then(rows, taken_back.boxed())).await)
     }
 
     /// Waits for the answers that nobody waited for: BEGIN's, at the start.
