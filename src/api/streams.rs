@@ -11,7 +11,7 @@ use super::reply::Json as Out;
 use super::tables;
 use crate::auth::TableRight;
 use crate::rpc::{Call, Encoding, Gone, ItemSender, Items, Status};
-use crate::store::{Order, Store, StreamQuery};
+use crate::store::{Order, Query, Store, StreamQuery};
 use crate::wire::registry::ErrorCode;
 
 /// Documents of one import that are written at the same time: enough to share commits, few enough to leave others room.
@@ -37,26 +37,30 @@ pub(super) async fn echo(items: Items) -> Result<Bytes, Status> {
     Out::with_room(0).raw(r#"{"items":"#).integer(count).raw("}").finish()
 }
 
-/// `table.query {table, filter?, order?, limit?, at?}` with items: each document is one, `{id, data, version}`, all as of one
-/// moment; then `{count}`, with `at` also `{cursor}`.
+/// `table.query {table, filter?, order?, limit?, after?, at?}` with items: each document is one, `{id, data, version}`, all as
+/// of one moment; then `{count}`, with `limit` also `{next}`, with `at` also `{cursor}`.
 pub(super) async fn query(
     store: Store,
     context: Context,
     call: Call,
     items: ItemSender,
 ) -> Result<Bytes, Status> {
-    let args = Args::parse(&call, &["table", "filter", "order", "limit", "sid", "at"])?;
+    let args = Args::parse(&call, &["table", "filter", "order", "limit", "after", "sid", "at"])?;
     let table = tables::table(&context, &args, TableRight::Read)?;
-    let query = StreamQuery {
+    let page = Query {
         filter: args.optional_object("filter")?.map(crate::store::Json::new),
         order: args
             .optional_string("order")?
             .map_or(Ok(Order::default()), |text| Order::parse(&text))
             .map_err(|error| tables::in_field("order", error))?,
         limit: args.optional_count("limit")?,
-        at: tables::moment(&store, &args).await?,
+        after: args.optional_string("after")?.map(std::borrow::Cow::into_owned),
+        at: None,
     };
-    let at = query.at.clone();
+    let at = tables::at(&args)?;
+    let at = store.moment_of_page(table.name(), &page, at.as_ref()).await?;
+    let Query { filter, order, limit, after, .. } = page;
+    let query = StreamQuery { filter, order, limit, after, at: at.clone() };
     let longest = context.deadline.unwrap_or(STREAM_LONGEST);
     let mut documents = store.stream(table.name(), query, longest).await?;
     let mut count = 0_i64;
@@ -80,8 +84,16 @@ pub(super) async fn query(
             return Err(cancelled(gone));
         }
     }
+    let next = documents.next_page().map(str::to_owned);
     documents.close().await;
-    let out = Out::with_room(0).raw(r#"{"count":"#).integer(count);
+    let mut out = Out::with_room(0).raw(r#"{"count":"#).integer(count);
+    if limit.is_some() {
+        out = out.raw(r#","next":"#);
+        out = match &next {
+            Some(next) => out.string(next),
+            None => out.raw("null"),
+        };
+    }
     tables::with_moment(out, at.as_ref()).raw("}").finish()
 }
 

@@ -54,11 +54,18 @@ pub(super) fn in_field(field: &str, error: StoreError) -> Status {
     }
 }
 
+/// The moment that the arguments name, as they name it.
+pub(super) fn at(args: &Args<'_>) -> Result<Option<At>, Status> {
+    let Some(text) = args.optional_string("at")? else { return Ok(None) };
+    At::parse(&text).map(Some).map_err(|error| in_field("at", error))
+}
+
 /// The moment that the arguments name, if they do. To be asked for behind the authorisation.
 pub(super) async fn moment(store: &Store, args: &Args<'_>) -> Result<Option<Moment>, Status> {
-    let Some(text) = args.optional_string("at")? else { return Ok(None) };
-    let at = At::parse(&text).map_err(|error| in_field("at", error))?;
-    Ok(Some(store.moment(&at).await?))
+    match at(args)? {
+        Some(at) => Ok(Some(store.moment(&at).await?)),
+        None => Ok(None),
+    }
 }
 
 /// Tells the moment of an answer: asked for again, it is the same.
@@ -157,9 +164,11 @@ pub(super) async fn query(store: Store, context: Context, call: Call) -> Result<
             .map_err(|error| in_field("order", error))?,
         limit: args.optional_count("limit")?,
         after: args.optional_string("after")?.map(std::borrow::Cow::into_owned),
-        at: moment(&store, &args).await?,
+        at: None,
     };
-    let at = query.at.clone();
+    let at = at(&args)?;
+    let at = store.moment_of_page(table.name(), &query, at.as_ref()).await?;
+    let query = Query { at: at.clone(), ..query };
     let page = store.query(table.name(), query).await?;
     let room = page.items.iter().map(|item| item.data.as_bytes().len() + item.id.as_str().len() + 48).sum();
     let mut out = Out::with_room(room).raw(r#"{"items":["#);

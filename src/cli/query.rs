@@ -13,7 +13,8 @@ const BATCH_MAX: usize = 64 * 1024;
 
 /// Print the documents of a table, one JSON object a line, however many there are
 ///
-/// All of them are as of one moment. What reads the lines sets the pace: nothing piles up on either side.
+/// All of them are as of one moment. What reads the lines sets the pace: nothing piles up on either side. When --limit cut it,
+/// standard error has `next: CURSOR`, for --after.
 #[derive(Debug, Args)]
 pub(super) struct QueryArguments {
     #[command(flatten)]
@@ -30,6 +31,9 @@ pub(super) struct QueryArguments {
     /// At most so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     limit: Option<u32>,
+    /// Those behind the page that told this cursor; with the same filter and order
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
     /// The documents as they were: a cursor of `raystream sub`, or a time like 2026-01-31T12:00:00Z
     #[arg(long, value_name = "CURSOR|TIME")]
     at: Option<String>,
@@ -45,6 +49,7 @@ pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(),
         "filter": filter.map(|filter| filter.decode::<serde_json::Value>()).transpose()?,
         "order": arguments.order,
         "limit": arguments.limit,
+        "after": arguments.after,
         "at": arguments.at,
     }))?;
     let mut options = StreamOptions::receiving();
@@ -52,12 +57,28 @@ pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(),
     block_on(async {
         let client = arguments.connect.connect(output, |_| {}).await?;
         let mut documents = client.open("table.query", args, options).await?;
-        let printed = print(&mut documents, output).await;
-        // An error ends the command; what was printed stands.
-        drop(documents);
+        let printed = match print(&mut documents, output).await {
+            Ok(()) => tell_next(documents, output).await,
+            // An error ends the command; what was printed stands.
+            failed => failed,
+        };
         client.close().await;
         printed
     })
+}
+
+/// Says where a query goes on that was cut by its limit.
+async fn tell_next(documents: CallStream, output: &mut Output) -> Result<(), Failure> {
+    /// The answer.
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        next: Option<String>,
+    }
+    let answer: Answer = documents.result().await?.decode()?;
+    if let Some(next) = answer.next {
+        output.trailer("next", &next);
+    }
+    Ok(())
 }
 
 pub(super) async fn print(documents: &mut CallStream, output: &mut Output) -> Result<(), Failure> {

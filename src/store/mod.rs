@@ -147,6 +147,8 @@ struct Inner {
     exec: exec::ExecPool,
     tables: TableCache,
     ids: IdSource,
+    /// What the cursors of pages are signed with.
+    page_key: page_cursor::PageKey,
     /// Which database this is, in cursors.
     database: feed::Database,
     written: Arc<Notify>,
@@ -166,6 +168,7 @@ impl Store {
         let mut setup = session::open(&options, Access::Setup).await?.driven();
         migrate::migrate(&mut setup).await?;
         let database = feed::database(&setup).await.map_err(|error| session::refused(&error))?;
+        let page_key = page_cursor::PageKey::of(&setup).await.map_err(|error| session::refused(&error))?;
         drop(setup);
 
         let written = Arc::new(Notify::new());
@@ -193,6 +196,7 @@ impl Store {
             exec,
             tables,
             ids,
+            page_key,
             database,
             written,
             streams,

@@ -1,81 +1,186 @@
-//! Where a page ended: opaque text that the caller gives back for the next one. It holds nothing that the caller has not
-//! seen, and is checked like any input, so it needs no signature.
+//! Where a page ended: opaque text that the caller gives back for the next one.
+//!
+//! It is the place of the last document in the order, value and id, so that the next page begins behind it whatever was
+//! written meanwhile. It is signed, together with the query that it belongs to, by a key that the servers of the database
+//! share: a cursor that was changed, or is given to another query, is refused and does not begin somewhere else.
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use tokio_postgres::Client;
 
 use super::base64url;
 use super::error::StoreError;
+use super::feed::Moment;
 use super::json::Json;
-use super::types::Order;
+use super::types::{Order, Query, TableName};
 
 /// The first byte of the form that this program writes.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+
+/// What is signed begins with this, so that a signature is one of nothing else.
+const DOMAIN: &[u8] = b"raystream page cursor v2";
+
+/// How much of a signature is in a cursor, in bytes: 2^128 tries to make one up.
+const TAG_LEN: usize = 16;
 
 /// The longest value to order by that a cursor takes, in bytes of JSON text: cursors travel with each page.
 const KEY_LEN_MAX: usize = 2_048;
 
-/// The longest cursor, in characters: the longest key, id and path with room.
-const TEXT_LEN_MAX: usize = 4_096;
+/// The longest cursor, in characters: the longest key and id, and a moment, which may be as long as a cursor of the feed.
+const TEXT_LEN_MAX: usize = 10_240;
+
+/// The key that cursors are signed with.
+const KEY: &str = "SELECT page_key FROM raystream.meta";
+
+/// What signs cursors.
+#[derive(Clone)]
+pub(super) struct PageKey(Hmac<Sha256>);
+
+impl std::fmt::Debug for PageKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PageKey")
+    }
+}
+
+impl PageKey {
+    /// The one of the database.
+    pub(super) async fn of(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        let row = client.query_typed_one(KEY, &[]).await?;
+        Ok(Self::new(row.try_get(0)?))
+    }
+
+    pub(super) fn new(secret: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length"))
+    }
+
+    /// Signs a place in a query.
+    fn sign(&self, query: &Paged<'_>, body: &[u8]) -> Hmac<Sha256> {
+        let mut mac = self.0.clone();
+        mac.update(DOMAIN);
+        let filter = query.filter.map(canonical).unwrap_or_default();
+        for part in [query.table.as_str().as_bytes(), order_text(query.order).as_bytes(), &filter, body] {
+            mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            mac.update(part);
+        }
+        mac
+    }
+}
+
+/// A filter whatever its spaces and the order of its keys. One that is no JSON is refused by the database.
+fn canonical(filter: &Json) -> Vec<u8> {
+    let value: Option<serde_json::Value> = serde_json::from_slice(filter.as_bytes()).ok();
+    value.map_or_else(|| filter.as_bytes().to_vec(), |value| value.to_string().into_bytes())
+}
+
+/// What a cursor belongs to: the limit may change from page to page.
+#[derive(Clone, Copy)]
+pub(super) struct Paged<'a> {
+    pub(super) table: &'a TableName,
+    pub(super) order: &'a Order,
+    pub(super) filter: Option<&'a Json>,
+}
+
+impl<'a> Paged<'a> {
+    pub(super) fn of(table: &'a TableName, query: &'a Query) -> Self {
+        Self { table, order: &query.order, filter: query.filter.as_ref() }
+    }
+}
 
 /// The last document of a page, by what its order needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum PageCursor {
+pub(super) enum Place {
     Insertion { order: i64, id: String },
     Id { id: String },
     Field { key: String, id: String },
 }
 
+/// The moment that pages are of, as a cursor of the feed, and how it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pinned {
+    pub(super) cursor: String,
+    pub(super) asked: String,
+}
+
+/// Where a page ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PageCursor {
+    pub(super) place: Place,
+    pub(super) at: Option<Pinned>,
+}
+
 impl PageCursor {
-    /// The text, good for the order only.
-    pub(super) fn encode(&self, order: &Order) -> Result<String, StoreError> {
-        let mut bytes = vec![FORMAT];
-        put(&mut bytes, order_text(order).as_bytes())?;
-        match self {
-            Self::Insertion { order, id } => {
-                bytes.extend_from_slice(&order.to_be_bytes());
-                bytes.extend_from_slice(id.as_bytes());
+    /// A place in the documents as they are, or as they were at a moment.
+    pub(super) fn new(place: Place, at: Option<&Moment>) -> Self {
+        let at = at.map(|at| Pinned { cursor: at.cursor().to_owned(), asked: at.asked().to_owned() });
+        Self { place, at }
+    }
+
+    /// The text, good for the query only.
+    pub(super) fn encode(&self, key: &PageKey, query: &Paged<'_>) -> Result<String, StoreError> {
+        let mut body = Vec::new();
+        let (cursor, asked) = self.at.as_ref().map_or(("", ""), |at| (&at.cursor, &at.asked));
+        put(&mut body, cursor.as_bytes())?;
+        put(&mut body, asked.as_bytes())?;
+        match &self.place {
+            Place::Insertion { order, id } => {
+                body.extend_from_slice(&order.to_be_bytes());
+                body.extend_from_slice(id.as_bytes());
             }
-            Self::Id { id } => bytes.extend_from_slice(id.as_bytes()),
-            Self::Field { key, id } => {
+            Place::Id { id } => body.extend_from_slice(id.as_bytes()),
+            Place::Field { key, id } => {
                 if key.len() > KEY_LEN_MAX {
                     return Err(StoreError::invalid(format!(
                         "the values to order by are too long to page by: {KEY_LEN_MAX} bytes at most"
                     )));
                 }
-                put(&mut bytes, key.as_bytes())?;
-                bytes.extend_from_slice(id.as_bytes());
+                put(&mut body, key.as_bytes())?;
+                body.extend_from_slice(id.as_bytes());
             }
         }
+        let tag = key.sign(query, &body).finalize().into_bytes();
+        let mut bytes = vec![FORMAT];
+        bytes.extend_from_slice(&tag[..TAG_LEN]);
+        bytes.extend_from_slice(&body);
         Ok(base64url::encode(&bytes))
     }
 
-    /// Reads what [`PageCursor::encode`] wrote for the same order.
-    pub(super) fn decode(text: &str, order: &Order) -> Result<Self, StoreError> {
-        Self::read(text, order)
-            .ok_or_else(|| StoreError::invalid("`after` is not the `next` of a page of this query"))
+    /// Reads what [`PageCursor::encode`] wrote for the same query.
+    pub(super) fn decode(text: &str, key: &PageKey, query: &Paged<'_>) -> Result<Self, StoreError> {
+        Self::read(text, key, query).ok_or_else(other_query)
     }
 
-    fn read(text: &str, order: &Order) -> Option<Self> {
+    fn read(text: &str, key: &PageKey, query: &Paged<'_>) -> Option<Self> {
         if text.len() > TEXT_LEN_MAX {
             return None;
         }
         let bytes = base64url::decode(text)?;
-        let (&FORMAT, mut rest) = bytes.split_first()? else { return None };
-        if take(&mut rest)? != order_text(order).as_bytes() {
-            return None;
-        }
-        let cursor = match order {
+        let (&FORMAT, signed) = bytes.split_first()? else { return None };
+        let (tag, mut rest) = signed.split_at_checked(TAG_LEN)?;
+        key.sign(query, rest).verify_truncated_left(tag).ok()?;
+        let (cursor, asked) = (string(take(&mut rest)?)?, string(take(&mut rest)?)?);
+        let at = (!cursor.is_empty()).then_some(Pinned { cursor, asked });
+        let place = match query.order {
             Order::Insertion => {
                 let (order, id) = rest.split_first_chunk::<8>()?;
-                Self::Insertion { order: i64::from_be_bytes(*order), id: string(id)? }
+                Place::Insertion { order: i64::from_be_bytes(*order), id: string(id)? }
             }
-            Order::Id { .. } => Self::Id { id: string(rest)? },
-            Order::Field { .. } => {
-                let key = string(take(&mut rest)?)?;
-                Json::new(key.clone().into_bytes()).check().ok()?;
-                Self::Field { key, id: string(rest)? }
-            }
+            Order::Id { .. } => Place::Id { id: string(rest)? },
+            Order::Field { .. } => Place::Field { key: string(take(&mut rest)?)?, id: string(rest)? },
         };
-        Some(cursor)
+        Some(Self { place, at })
     }
+
+    /// Whether it is of the moment that the query asks for.
+    pub(super) fn fits(&self, at: Option<&Moment>) -> bool {
+        self.at.as_ref().map(|at| &*at.cursor) == at.map(Moment::cursor)
+    }
+}
+
+/// The refusal of a cursor.
+pub(super) fn other_query() -> StoreError {
+    StoreError::invalid(
+        "`after` is not the `next` of a page of this query: it was changed, or table, filter, order or `at` are others",
+    )
 }
 
 /// The order as text: a cursor of one order says nothing in another. No path has the separator, a control character.
@@ -91,7 +196,8 @@ fn order_text(order: &Order) -> String {
 
 /// Appends bytes behind their length.
 fn put(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), StoreError> {
-    let len = u16::try_from(bytes.len()).map_err(|_| StoreError::invalid("the order has too long a path"))?;
+    let len = u16::try_from(bytes.len())
+        .map_err(|_| StoreError::invalid("the place of the page is too long for a cursor"))?;
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(bytes);
     Ok(())
@@ -118,38 +224,100 @@ mod tests {
         Order::parse(path).expect("the test's path is valid")
     }
 
+    fn table(name: &str) -> TableName {
+        TableName::parse(name).expect("the test's name is valid")
+    }
+
+    fn key(secret: u8) -> PageKey {
+        PageKey::new(&[secret; 32])
+    }
+
+    fn cursors() -> Vec<(Order, PageCursor)> {
+        let at = || Some(Pinned { cursor: "abc".to_owned(), asked: "2026-01-31T12:00:00Z".to_owned() });
+        vec![
+            (
+                Order::Insertion,
+                PageCursor { place: Place::Insertion { order: -7, id: "ä b".to_owned() }, at: None },
+            ),
+            (
+                Order::Id { descending: true },
+                PageCursor { place: Place::Id { id: "x".to_owned() }, at: at() },
+            ),
+            (
+                field("a.b"),
+                PageCursor {
+                    place: Place::Field { key: "{\"n\": [1]}".to_owned(), id: "y".to_owned() },
+                    at: at(),
+                },
+            ),
+            (
+                field("-a.b"),
+                PageCursor { place: Place::Field { key: "null".to_owned(), id: "y".to_owned() }, at: None },
+            ),
+        ]
+    }
+
     #[test]
-    fn a_cursor_is_read_back_for_its_own_order_only() {
-        let cursors = [
-            (Order::Insertion, PageCursor::Insertion { order: -7, id: "ä b".to_owned() }),
-            (Order::Id { descending: true }, PageCursor::Id { id: "x".to_owned() }),
-            (field("a.b"), PageCursor::Field { key: "{\"n\": [1]}".to_owned(), id: "y".to_owned() }),
-            (field("-a.b"), PageCursor::Field { key: "null".to_owned(), id: "y".to_owned() }),
-        ];
-        for (order, cursor) in &cursors {
-            let text = cursor.encode(order).expect("the cursor is short");
-            for (other, _) in &cursors {
-                let read = PageCursor::decode(&text, other);
-                if other == order {
-                    assert_eq!(read.as_ref(), Ok(cursor));
-                } else {
-                    assert!(matches!(read, Err(StoreError::InvalidInput(_))), "{order:?} read as {other:?}");
+    fn a_cursor_is_read_back_for_its_own_query_only() {
+        let (name, other_name) = (table("t"), table("u"));
+        let filters = [None, Some(Json::new(r#"{"a":1,"b":2}"#)), Some(Json::new(r#"{"a":1}"#))];
+        for (order, cursor) in &cursors() {
+            for filter in &filters {
+                let own = Paged { table: &name, order, filter: filter.as_ref() };
+                let text = cursor.encode(&key(1), &own).expect("the cursor is short");
+                assert_eq!(PageCursor::decode(&text, &key(1), &own).as_ref(), Ok(cursor));
+                assert!(PageCursor::decode(&text, &key(2), &own).is_err(), "another database");
+                let of_other_table = Paged { table: &other_name, ..own };
+                assert!(PageCursor::decode(&text, &key(1), &of_other_table).is_err());
+                for (other, _) in &cursors() {
+                    let of_other_order = Paged { order: other, ..own };
+                    assert_eq!(PageCursor::decode(&text, &key(1), &of_other_order).is_ok(), other == order);
+                }
+                for other in &filters {
+                    let of_other_filter = Paged { filter: other.as_ref(), ..own };
+                    assert_eq!(PageCursor::decode(&text, &key(1), &of_other_filter).is_ok(), other == filter);
                 }
             }
+            let spaced = Json::new(" { \"b\" : 2, \"a\" : 1 } ");
+            let own = Paged { table: &name, order, filter: filters[1].as_ref() };
+            let text = cursor.encode(&key(1), &own).expect("the cursor is short");
+            let same = Paged { filter: Some(&spaced), ..own };
+            assert_eq!(PageCursor::decode(&text, &key(1), &same).as_ref(), Ok(cursor));
         }
     }
 
     #[test]
-    fn what_is_no_cursor_is_refused() {
-        for text in ["", "A", "AA", "AQ", "AQAA", "AQAAAAAAAAAAAA", "!", &"A".repeat(5_000)] {
-            assert!(PageCursor::decode(text, &Order::Insertion).is_err(), "{text}");
+    fn every_change_of_a_cursor_is_refused() {
+        let name = table("t");
+        for (order, cursor) in &cursors() {
+            let own = Paged { table: &name, order, filter: None };
+            let text = cursor.encode(&key(1), &own).expect("the cursor is short");
+            let bytes = base64url::decode(&text).expect("it is base64url");
+            for at in 0..bytes.len() {
+                let mut changed = bytes.clone();
+                changed[at] ^= 1;
+                assert!(
+                    PageCursor::decode(&base64url::encode(&changed), &key(1), &own).is_err(),
+                    "byte {at}"
+                );
+                assert!(
+                    PageCursor::decode(&base64url::encode(&bytes[..at]), &key(1), &own).is_err(),
+                    "{at} bytes"
+                );
+            }
         }
-        assert!(PageCursor::decode("AQD__w", &Order::Insertion).is_err(), "a length beyond the end");
+        for text in ["", "A", "AA", "AQ", "AQAA", "!", &"A".repeat(TEXT_LEN_MAX + 1)] {
+            let own = Paged { table: &name, order: &Order::Insertion, filter: None };
+            assert!(PageCursor::decode(text, &key(1), &own).is_err(), "{text}");
+        }
     }
 
     #[test]
     fn a_long_key_is_refused_and_not_cut() {
-        let cursor = PageCursor::Field { key: "1".repeat(KEY_LEN_MAX + 1), id: "x".to_owned() };
-        assert!(matches!(cursor.encode(&field("a")), Err(StoreError::InvalidInput(_))));
+        let name = table("t");
+        let place = Place::Field { key: "1".repeat(KEY_LEN_MAX + 1), id: "x".to_owned() };
+        let own = Paged { table: &name, order: &field("a"), filter: None };
+        let encoded = PageCursor { place, at: None }.encode(&key(1), &own);
+        assert!(matches!(encoded, Err(StoreError::InvalidInput(_))));
     }
 }

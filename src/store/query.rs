@@ -1,7 +1,7 @@
 //! Queries over the documents of a table: a page at a time, each from where the one before ended.
 
-use super::feed::Moment;
-use super::page_cursor::PageCursor;
+use super::feed::{At, Moment};
+use super::page_cursor::{PageCursor, Paged, Place, other_query};
 use super::statements::{Operation, OrderKind, Param, QueryShape};
 use super::tables::{Arguments, column};
 use super::types::{QUERY_LIMIT_DEFAULT, QUERY_LIMIT_MAX};
@@ -21,12 +21,9 @@ impl Store {
         if let Some(filter) = &query.filter {
             filter.check()?;
         }
-        let after = query.after.as_deref().map(|text| PageCursor::decode(text, &query.order)).transpose()?;
-        let (order, descending) = match &query.order {
-            Order::Insertion => (OrderKind::Insertion, false),
-            Order::Id { descending } => (OrderKind::Id, *descending),
-            Order::Field { descending, .. } => (OrderKind::Field, *descending),
-        };
+        let paged = Paged::of(table, &query);
+        let after = self.place(query.after.as_deref(), &paged, query.at.as_ref())?;
+        let (order, descending) = form(&query.order);
         let past = query.at.as_ref().map(Moment::past);
         let shape =
             QueryShape { past, filter: query.filter.is_some(), order, descending, after: after.is_some() };
@@ -45,12 +42,12 @@ impl Store {
             // One row more than the page was looked for, to know whether there is more.
             let found: i64 = column(row, 5)?;
             if place + 1 == page_len && usize::try_from(found).is_ok_and(|found| found > page_len) {
-                let cursor = match order {
-                    OrderKind::Insertion => PageCursor::Insertion { order: column(row, 3)?, id: id.clone() },
-                    OrderKind::Id => PageCursor::Id { id: id.clone() },
-                    OrderKind::Field => PageCursor::Field { key: column(row, 4)?, id: id.clone() },
+                let place = match order {
+                    OrderKind::Insertion => Place::Insertion { order: column(row, 3)?, id: id.clone() },
+                    OrderKind::Id => Place::Id { id: id.clone() },
+                    OrderKind::Field => Place::Field { key: column(row, 4)?, id: id.clone() },
                 };
-                next = Some(cursor.encode(&query.order)?);
+                next = Some(PageCursor::new(place, query.at.as_ref()).encode(&self.0.page_key, &paged)?);
             }
             items.push(Document {
                 id: DocumentId::stored(id),
@@ -59,6 +56,49 @@ impl Store {
             });
         }
         Ok(Page { items, next })
+    }
+
+    /// Where a query goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::InvalidInput`] when the cursor is of another query.
+    pub(super) fn place(
+        &self,
+        after: Option<&str>,
+        paged: &Paged<'_>,
+        at: Option<&Moment>,
+    ) -> Result<Option<Place>, StoreError> {
+        let Some(text) = after else { return Ok(None) };
+        let cursor = PageCursor::decode(text, &self.0.page_key, paged)?;
+        if cursor.fits(at) { Ok(Some(cursor.place)) } else { Err(other_query()) }
+    }
+
+    /// The moment of a query: that of the page before if it goes on behind one, else the one that is asked for. It may be asked
+    /// for again with each page as it was for the first one, or as the cursor that its answer had, or not at all.
+    ///
+    /// # Errors
+    /// Those of [`Store::moment`], and [`StoreError::InvalidInput`] when the page before is of another query or moment.
+    pub async fn moment_of_page(
+        &self,
+        table: &TableName,
+        query: &Query,
+        at: Option<&At>,
+    ) -> Result<Option<Moment>, StoreError> {
+        let Some(text) = query.after.as_deref() else {
+            return match at {
+                Some(at) => self.moment(at).await.map(Some),
+                None => Ok(None),
+            };
+        };
+        let cursor = PageCursor::decode(text, &self.0.page_key, &Paged::of(table, query))?;
+        let (Some(pinned), asked) = (cursor.at, at.map(At::text)) else {
+            return if at.is_none() { Ok(None) } else { Err(other_query()) };
+        };
+        if asked.is_some_and(|asked| asked != pinned.asked && asked != pinned.cursor) {
+            return Err(other_query());
+        }
+        let moment = self.moment(&At::Cursor(pinned.cursor)).await?;
+        Ok(Some(moment.asked_as(&pinned.asked)))
     }
 
     /// How many documents match.
@@ -99,8 +139,28 @@ impl Store {
     }
 }
 
+/// What decides the statement of an order, and whether it is from the greatest on.
+pub(super) fn form(order: &Order) -> (OrderKind, bool) {
+    match order {
+        Order::Insertion => (OrderKind::Insertion, false),
+        Order::Id { descending } => (OrderKind::Id, *descending),
+        Order::Field { descending, .. } => (OrderKind::Field, *descending),
+    }
+}
+
+/// The parameters of [`behind`](super::statements::behind).
+pub(super) fn place_params(place: &Place) -> Vec<Param> {
+    match place {
+        Place::Insertion { order, id } => vec![Box::new(*order), Box::new(id.clone())],
+        Place::Id { id } => vec![Box::new(id.clone())],
+        Place::Field { key, id } => {
+            vec![Box::new(Json::new(key.clone().into_bytes())), Box::new(id.clone())]
+        }
+    }
+}
+
 /// The parameters of a page, in the order in which the statement has them.
-fn params(query: &Query, after: Option<&PageCursor>, limit: u32) -> (Vec<Param>, usize) {
+fn params(query: &Query, after: Option<&Place>, limit: u32) -> (Vec<Param>, usize) {
     let mut params = query.at.as_ref().map_or_else(Vec::new, Moment::params);
     let mut len = 0;
     if let Some(filter) = &query.filter {
@@ -110,18 +170,7 @@ fn params(query: &Query, after: Option<&PageCursor>, limit: u32) -> (Vec<Param>,
     if let Order::Field { path, .. } = &query.order {
         params.push(Box::new(path.clone()));
     }
-    match after {
-        None => {}
-        Some(PageCursor::Insertion { order, id }) => {
-            params.push(Box::new(*order));
-            params.push(Box::new(id.clone()));
-        }
-        Some(PageCursor::Id { id }) => params.push(Box::new(id.clone())),
-        Some(PageCursor::Field { key, id }) => {
-            params.push(Box::new(Json::new(key.clone().into_bytes())));
-            params.push(Box::new(id.clone()));
-        }
-    }
+    params.extend(after.map(place_params).unwrap_or_default());
     params.push(Box::new(i64::from(limit) + 1));
     (params, len)
 }

@@ -412,6 +412,21 @@ fn take(table: &str, direction: &str) -> String {
     )
 }
 
+/// The condition for what is behind a place in an order. Parameters: insertion, order and id; id, the id; field, value and id.
+pub(super) fn behind(
+    order: OrderKind,
+    descending: bool,
+    key: &str,
+    next: &mut impl FnMut() -> String,
+) -> String {
+    let compare = if descending { '<' } else { '>' };
+    match order {
+        OrderKind::Insertion => format!("(_order, id) {compare} ({}::bigint, {}::text)", next(), next()),
+        OrderKind::Id => format!("id {compare} {}::text", next()),
+        OrderKind::Field => format!("({key}, id) {compare} ({}::jsonb, {}::text)", next(), next()),
+    }
+}
+
 /// One page. Parameters, in this order, as the shape has them: the moment, filter, path, the place after which it starts (insertion:
 /// order and id; id: id; field: value and id), and the most rows. Columns: id, text, version, order, key, rows found.
 ///
@@ -430,12 +445,7 @@ fn query_sql(table: &TablePtr, shape: QueryShape) -> String {
         OrderKind::Field => (format!("coalesce(data #> {}::text[], 'null')", next()), &["key", "id"]),
     };
     if shape.after {
-        let compare = if shape.descending { '<' } else { '>' };
-        conditions.push(match shape.order {
-            OrderKind::Insertion => format!("(_order, id) {compare} ({}::bigint, {}::text)", next(), next()),
-            OrderKind::Id => format!("id {compare} {}::text", next()),
-            OrderKind::Field => format!("({key}, id) {compare} ({}::jsonb, {}::text)", next(), next()),
-        });
+        conditions.push(behind(shape.order, shape.descending, &key, &mut next));
     }
     let direction = if shape.descending { " DESC" } else { "" };
     let order = order.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", ");

@@ -4,7 +4,7 @@
 //! reading stops the portal: what waits here is one chunk, and what Postgres has ready in the socket.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -16,9 +16,11 @@ use tokio_postgres::{Client, IsolationLevel};
 
 use super::endpoint;
 use super::feed::{LOCK_LOG, MOMENT, Moment};
+use super::page_cursor::{PageCursor, PageKey, Paged, Place};
+use super::query::{form, place_params};
 use super::session::{self, Access};
 use super::sqlstate::{self, Verdict};
-use super::statements::{Param, placeholders, rows};
+use super::statements::{OrderKind, Param, behind, placeholders, rows};
 use super::tables::{column, no_past};
 use super::transactions::Transaction;
 use super::{Document, DocumentId, Json, Order, Store, StoreError, TableName, TablePtr};
@@ -51,6 +53,8 @@ pub struct StreamQuery {
     pub order: Order,
     /// The most documents; absent, all.
     pub limit: Option<u32>,
+    /// The `next` of the query before.
+    pub after: Option<String>,
     /// The documents as they were at this moment; absent, as they are.
     pub at: Option<Moment>,
 }
@@ -60,6 +64,17 @@ pub struct StreamQuery {
 pub struct DocumentStream {
     chunks: mpsc::Receiver<Result<Vec<Document>, StoreError>>,
     task: JoinHandle<()>,
+    next_page: Arc<OnceLock<String>>,
+}
+
+/// A query on its way.
+struct Reading {
+    table: Arc<TablePtr>,
+    name: TableName,
+    query: StreamQuery,
+    after: Option<Place>,
+    page_key: PageKey,
+    next_page: Arc<OnceLock<String>>,
 }
 
 impl DocumentStream {
@@ -70,6 +85,12 @@ impl DocumentStream {
     /// [`StoreError::Timeout`] when the time of the query is over.
     pub async fn next(&mut self) -> Option<Result<Vec<Document>, StoreError>> {
         self.chunks.recv().await
+    }
+
+    /// Where the documents behind the limit begin. Known when the last document was taken; `None`: there are no more, or the query
+    /// has no limit.
+    pub fn next_page(&self) -> Option<&str> {
+        self.next_page.get().map(String::as_str)
     }
 
     /// Ends the query and waits until it has stopped. Dropping the stream ends it too.
@@ -100,22 +121,28 @@ impl Store {
         if query.at.is_some() {
             self.outside_of_transaction()?;
         }
+        let paged = Paged { table, order: &query.order, filter: query.filter.as_ref() };
+        let after = self.place(query.after.as_deref(), &paged, query.at.as_ref())?;
+        let name = table.clone();
         let table = self.table(table).await?;
         if query.at.is_some() && table.is_attached() {
             return Err(no_past());
         }
+        let next_page = Arc::new(OnceLock::new());
+        let page_key = self.0.page_key.clone();
+        let reading = Reading { table, name, query, after, page_key, next_page: Arc::clone(&next_page) };
         if let Some(transaction) = &self.1.transaction {
             let transaction = Arc::clone(transaction);
             let (sender, chunks) = mpsc::channel(1);
-            let task = tokio::spawn(async move { read_inside(&transaction, &table, &query, &sender).await });
-            return Ok(DocumentStream { chunks, task });
+            let task = tokio::spawn(async move { read_inside(&transaction, &reading, &sender).await });
+            return Ok(DocumentStream { chunks, task, next_page });
         }
         let (chunks, task) = self
             .in_session(move |client, sender| {
-                async move { read(client, &table, &query, longest, sender).await }.boxed()
+                async move { read(client, &reading, longest, sender).await }.boxed()
             })
             .await?;
-        Ok(DocumentStream { chunks, task })
+        Ok(DocumentStream { chunks, task, next_page })
     }
 
     /// Runs a stream on a session of its own, until it has ended or nobody takes what it sends.
@@ -171,8 +198,7 @@ impl Store {
 /// Reads all rows into `sender`.
 async fn read(
     client: &mut Client,
-    table: &TablePtr,
-    query: &StreamQuery,
+    reading: &Reading,
     longest: Duration,
     sender: &mpsc::Sender<Result<Vec<Document>, StoreError>>,
 ) -> Result<(), Broken> {
@@ -183,16 +209,16 @@ async fn read(
         .read_only(true)
         .start()
         .await?;
-    if let Some(moment) = &query.at {
+    if let Some(moment) = &reading.query.at {
         // Before the snapshot is taken: what this transaction sees in the log stays there until it ends.
         transaction.batch_execute(LOCK_LOG).await?;
         moment.check(&transaction.query_one(MOMENT, &[]).await?)?;
     }
-    let statement = transaction.prepare(&sql(table, query)).await?;
-    let params = params(query);
+    let statement = transaction.prepare(&reading.sql()).await?;
+    let params = reading.params();
     let borrowed: Vec<&(dyn ToSql + Sync)> = params.iter().map(|param| &**param as _).collect();
     let portal = transaction.bind(&statement, &borrowed).await?;
-    let mut chunks = Chunks::new(sender);
+    let mut chunks = Chunks::new(sender, reading);
     loop {
         let rows = transaction.query_portal_raw(&portal, ROWS_PER_FETCH).await?;
         let mut rows = pin!(rows);
@@ -245,18 +271,17 @@ impl From<tokio_postgres::Error> for Broken {
 /// the socket as long as the reader likes, and no portal is needed.
 async fn read_inside(
     transaction: &Transaction,
-    table: &TablePtr,
-    query: &StreamQuery,
+    reading: &Reading,
     sender: &mpsc::Sender<Result<Vec<Document>, StoreError>>,
 ) {
-    let rows = match transaction.stream(&sql(table, query), &params(query)).await {
+    let rows = match transaction.stream(&reading.sql(), &reading.params()).await {
         Ok(rows) => rows,
         Err(error) => {
             let _unheard = sender.send(Err(error)).await;
             return;
         }
     };
-    let (mut rows, mut chunks) = (pin!(rows), Chunks::new(sender));
+    let (mut rows, mut chunks) = (pin!(rows), Chunks::new(sender, reading));
     loop {
         let row = tokio::select! {
             row = rows.try_next() => row,
@@ -280,6 +305,11 @@ async fn read_inside(
 /// The chunk that is filled.
 struct Chunks<'a> {
     sender: &'a mpsc::Sender<Result<Vec<Document>, StoreError>>,
+    reading: &'a Reading,
+    /// How many more documents are given out; absent, all.
+    left: Option<u32>,
+    /// The place of the last one that is.
+    last: Option<Place>,
     chunk: Vec<Document>,
     len: usize,
 }
@@ -288,15 +318,51 @@ struct Chunks<'a> {
 struct Left;
 
 impl<'a> Chunks<'a> {
-    fn new(sender: &'a mpsc::Sender<Result<Vec<Document>, StoreError>>) -> Self {
-        Self { sender, chunk: Vec::new(), len: 0 }
+    fn new(sender: &'a mpsc::Sender<Result<Vec<Document>, StoreError>>, reading: &'a Reading) -> Self {
+        Self { sender, reading, left: reading.query.limit, last: None, chunk: Vec::new(), len: 0 }
+    }
+
+    /// The row behind the limit, which is not given out: it says that there is more.
+    fn end_page(&mut self) -> Result<(), StoreError> {
+        let Reading { name, query, page_key, next_page, .. } = self.reading;
+        let paged = Paged { table: name, order: &query.order, filter: query.filter.as_ref() };
+        if let Some(place) = self.last.take() {
+            let text = PageCursor::new(place, query.at.as_ref()).encode(page_key, &paged)?;
+            // There is one such row.
+            let _once = next_page.set(text);
+        }
+        Ok(())
+    }
+
+    /// Remembers the row that may be the last one.
+    fn count(&mut self, row: &tokio_postgres::Row) -> Result<(), StoreError> {
+        let Some(left) = &mut self.left else { return Ok(()) };
+        *left -= 1;
+        if *left == 0 {
+            let id = column(row, 0)?;
+            self.last = Some(match form(&self.reading.query.order).0 {
+                OrderKind::Insertion => Place::Insertion { order: column(row, 3)?, id },
+                OrderKind::Id => Place::Id { id },
+                OrderKind::Field => Place::Field { key: column(row, 3)?, id },
+            });
+        }
+        Ok(())
     }
 
     /// Adds a row, and hands the chunk over when it is full.
     async fn take(&mut self, row: &tokio_postgres::Row) -> Result<(), Left> {
-        let Ok(document) = document(row) else {
-            let _unheard = self.sender.send(Err(StoreError::Internal)).await;
-            return Err(Left);
+        let taken = if self.left == Some(0) {
+            self.end_page().map(|()| None)
+        } else {
+            self.count(row).and_then(|()| document(row)).map(Some)
+        };
+        let document = match taken {
+            Ok(Some(document)) => document,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let _unheard = self.sender.send(Err(error)).await;
+                return Err(Left);
+            }
         };
         self.len += document.data.as_bytes().len() + document.id.as_str().len();
         self.chunk.push(document);
@@ -319,44 +385,59 @@ fn document(row: &tokio_postgres::Row) -> Result<Document, StoreError> {
     Ok(Document { id: DocumentId::stored(column(row, 0)?), data: column(row, 1)?, version: column(row, 2)? })
 }
 
-/// Parameters, as the query has them: the moment, filter, path, limit.
-fn sql(table: &TablePtr, query: &StreamQuery) -> String {
-    let mut next = placeholders();
-    let rows = rows(table, query.at.as_ref().map(Moment::past), &mut next);
-    let filter = match &query.filter {
-        Some(_) => format!(" AND data @> {}", next()),
-        None => String::new(),
-    };
-    let direction = |descending: bool| if descending { " DESC" } else { "" };
-    let order = match &query.order {
-        Order::Insertion => "_order, id".to_owned(),
-        Order::Id { descending } => format!("id{}", direction(*descending)),
-        Order::Field { descending, .. } => {
-            let direction = direction(*descending);
-            format!("coalesce(data #> {}::text[], 'null'){direction}, id{direction}", next())
-        }
-    };
-    let limit = match query.limit {
-        Some(_) => format!(" LIMIT {}", next()),
-        None => String::new(),
-    };
-    format!(
-        "SELECT id, data, _version FROM {rows} WHERE _deleted_txid IS NULL{filter} ORDER BY {order}{limit}"
-    )
-}
+impl Reading {
+    /// Parameters, as the query has them: the moment, filter, path, the place behind which it begins, limit. Columns: id,
+    /// document, version; where there is a limit, also what the order goes by besides the id.
+    fn sql(&self) -> String {
+        let query = &self.query;
+        let mut next = placeholders();
+        let rows = rows(&self.table, query.at.as_ref().map(Moment::past), &mut next);
+        let filter = match &query.filter {
+            Some(_) => format!(" AND data @> {}", next()),
+            None => String::new(),
+        };
+        let (kind, descending) = form(&query.order);
+        let direction = if descending { " DESC" } else { "" };
+        let (key, order) = match kind {
+            OrderKind::Insertion => ("_order".to_owned(), format!("_order{direction}, id{direction}")),
+            OrderKind::Id => ("id".to_owned(), format!("id{direction}")),
+            OrderKind::Field => {
+                let key = format!("coalesce(data #> {}::text[], 'null')", next());
+                let order = format!("{key}{direction}, id{direction}");
+                (key, order)
+            }
+        };
+        let after = match &self.after {
+            Some(_) => format!(" AND {}", behind(kind, descending, &key, &mut next)),
+            None => String::new(),
+        };
+        let (columns, limit) = match (query.limit, kind) {
+            (None, _) => (String::new(), String::new()),
+            (Some(_), OrderKind::Field) => (format!(", ({key})::text"), format!(" LIMIT {}", next())),
+            (Some(_), _) => (format!(", {key}"), format!(" LIMIT {}", next())),
+        };
+        format!(
+            "SELECT id, data, _version{columns} FROM {rows} WHERE _deleted_txid IS NULL{filter}{after} \
+             ORDER BY {order}{limit}"
+        )
+    }
 
-fn params(query: &StreamQuery) -> Vec<Param> {
-    let mut params = query.at.as_ref().map_or_else(Vec::new, Moment::params);
-    if let Some(filter) = &query.filter {
-        params.push(Box::new(filter.clone()));
+    fn params(&self) -> Vec<Param> {
+        let query = &self.query;
+        let mut params = query.at.as_ref().map_or_else(Vec::new, Moment::params);
+        if let Some(filter) = &query.filter {
+            params.push(Box::new(filter.clone()));
+        }
+        if let Order::Field { path, .. } = &query.order {
+            params.push(Box::new(path.clone()));
+        }
+        params.extend(self.after.as_ref().map(place_params).unwrap_or_default());
+        if let Some(limit) = query.limit {
+            // One more says whether there is more.
+            params.push(Box::new(i64::from(limit) + 1));
+        }
+        params
     }
-    if let Order::Field { path, .. } = &query.order {
-        params.push(Box::new(path.clone()));
-    }
-    if let Some(limit) = query.limit {
-        params.push(Box::new(i64::from(limit)));
-    }
-    params
 }
 
 fn refusal(error: &tokio_postgres::Error) -> StoreError {
@@ -377,22 +458,39 @@ fn refusal(error: &tokio_postgres::Error) -> StoreError {
 mod tests {
     use super::*;
 
+    fn reading(query: StreamQuery, after: Option<Place>) -> Reading {
+        Reading {
+            table: Arc::new(TablePtr::new("s".into(), "t\"".into())),
+            name: TableName::parse("t").expect("it is a name"),
+            query,
+            after,
+            page_key: PageKey::new(b""),
+            next_page: Arc::default(),
+        }
+    }
+
     #[test]
     fn the_statement_has_its_parameters_in_the_order_of_the_values() {
-        let table = TablePtr::new("s".into(), "t\"".into());
         let all = StreamQuery {
             filter: Some(Json::new("{}")),
             order: Order::Field { path: vec!["a".into()], descending: true },
             limit: Some(3),
+            after: None,
             at: None,
         };
+        let after = Some(Place::Field { key: "1".into(), id: "x".into() });
+        let all = reading(all, after);
         assert_eq!(
-            sql(&table, &all),
-            "SELECT id, data, _version FROM \"s\".\"t\"\"\" WHERE _deleted_txid IS NULL AND data @> $1 \
-             ORDER BY coalesce(data #> $2::text[], 'null') DESC, id DESC LIMIT $3"
+            all.sql(),
+            "SELECT id, data, _version, (coalesce(data #> $2::text[], 'null'))::text FROM \"s\".\"t\"\"\" \
+             WHERE _deleted_txid IS NULL AND data @> $1 \
+             AND (coalesce(data #> $2::text[], 'null'), id) < ($3::jsonb, $4::text) \
+             ORDER BY coalesce(data #> $2::text[], 'null') DESC, id DESC LIMIT $5"
         );
-        assert_eq!(params(&all).len(), 3);
-        assert!(sql(&table, &StreamQuery::default()).ends_with("IS NULL ORDER BY _order, id"));
-        assert_eq!(params(&StreamQuery::default()).len(), 0);
+        assert_eq!(all.params().len(), 5);
+        let plain = reading(StreamQuery::default(), None);
+        assert!(plain.sql().starts_with("SELECT id, data, _version FROM "));
+        assert!(plain.sql().ends_with("IS NULL ORDER BY _order, id"));
+        assert_eq!(plain.params().len(), 0);
     }
 }

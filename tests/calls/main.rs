@@ -11,6 +11,7 @@ mod batches;
 mod flood;
 mod keys;
 mod kills;
+mod pages;
 mod raw;
 mod schemas;
 mod server;

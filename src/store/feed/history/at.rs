@@ -15,6 +15,13 @@ pub enum At {
 }
 
 impl At {
+    /// The text of it.
+    pub(in crate::store) fn text(&self) -> &str {
+        match self {
+            Self::Cursor(text) | Self::Time(text) => text,
+        }
+    }
+
     /// Tells the two apart: a cursor has no colon.
     ///
     /// # Errors

@@ -64,9 +64,20 @@ pub(in crate::store) const MOMENT_OF_TIME: &str = "WITH asked AS MATERIALIZED (\
 pub struct Moment {
     pub(super) position: Position,
     cursor: Arc<str>,
+    asked: Arc<str>,
 }
 
 impl Moment {
+    /// How it was asked for: a cursor or a time.
+    pub(in crate::store) fn asked(&self) -> &str {
+        &self.asked
+    }
+
+    /// The same moment, asked for in another way.
+    pub(in crate::store) fn asked_as(self, asked: &str) -> Self {
+        Self { asked: asked.into(), ..self }
+    }
+
     /// The moment as a cursor.
     pub fn cursor(&self) -> &str {
         &self.cursor
@@ -140,7 +151,8 @@ impl Store {
                     }
                     other => StoreError::Reset(reset_text(other)),
                 })?;
-                Moment { position, cursor: text.as_str().into() }
+                let cursor: Arc<str> = text.as_str().into();
+                Moment { position, asked: Arc::clone(&cursor), cursor }
             }
             At::Time(text) => return self.moment_of_time(text).await,
         };
@@ -176,7 +188,7 @@ impl Store {
         let position = position_of_time(row).map_err(odd)?.ok_or(StoreError::Internal)?;
         let away = StoreError::Unavailable { retry_after: RETRY_AFTER };
         let cursor = cursor::at(self.0.database, &position.base).ok_or(away)?;
-        let moment = Moment { position, cursor };
+        let moment = Moment { position, cursor, asked: text.into() };
         moment.check(row)?;
         Ok(moment)
     }
