@@ -17,8 +17,8 @@ use crate::rpc::{Call, Encoding, Status, Untrusted};
 /// counts. Postgres parses JSON recursively too.
 pub const JSON_DEPTH_MAX: usize = json::DEPTH_MAX;
 
-/// How many fields the method with the most has (`table.query`).
-const FIELDS_MAX: usize = 7;
+/// How many fields the method with the most has (`table.search`).
+const FIELDS_MAX: usize = 11;
 
 /// What a call without arguments means.
 const NO_ARGS: &[u8] = b"{}";

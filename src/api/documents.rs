@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::caller::Context;
-use super::{exec, tables, topics};
+use super::{exec, search, tables, topics};
 use crate::auth::TableRight;
 use crate::rpc::{Call, Status};
 use crate::store::{Lane, Scope, Store};
@@ -22,6 +22,7 @@ pub(super) enum Method {
     Pop,
     Shift,
     Query,
+    Search,
     Count,
     Exec,
     Ptr,
@@ -42,6 +43,7 @@ impl Method {
             "table.pop" => Self::Pop,
             "table.shift" => Self::Shift,
             "table.query" => Self::Query,
+            "table.search" => Self::Search,
             "table.count" => Self::Count,
             "table.exec" => Self::Exec,
             "table.ptr" => Self::Ptr,
@@ -55,7 +57,9 @@ impl Method {
     /// What the caller needs on the table that the arguments name.
     fn rights(self) -> &'static [TableRight] {
         match self {
-            Self::Get | Self::Query | Self::Count | Self::Exec | Self::Ptr => &[TableRight::Read],
+            Self::Get | Self::Query | Self::Search | Self::Count | Self::Exec | Self::Ptr => {
+                &[TableRight::Read]
+            }
             Self::Set | Self::Update | Self::Delete | Self::Push | Self::Create => &[TableRight::Write],
             Self::Pop | Self::Shift => &[TableRight::Read, TableRight::Write],
             // An event is of no table.
@@ -97,6 +101,7 @@ impl Method {
             Self::Pop => tables::pop(store, context, call).await,
             Self::Shift => tables::shift(store, context, call).await,
             Self::Query => tables::query(store, context, call).await,
+            Self::Search => search::search(store, context, call).await,
             Self::Count => tables::count(store, context, call).await,
             Self::Exec => exec::exec(store, context, call).await,
             Self::Ptr => tables::ptr(store, context, call).await,

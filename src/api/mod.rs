@@ -10,6 +10,7 @@ mod idempotent;
 mod references;
 mod reply;
 mod schemas;
+mod search;
 mod store_status;
 mod streams;
 mod sys;
@@ -47,6 +48,7 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method_with_items("table.query", SERVER_ITEMS, query(store))
         .method_with_items("table.import", CLIENT_ITEMS, import(store))
         .method_with_items("changes.read", SERVER_ITEMS, changes(store))
+        .method("table.search", reading(store, Method::Search))
         .method("table.count", reading(store, Method::Count))
         .method("table.exec", reading(store, Method::Exec))
         .method("table.schema", on(store, schemas::schema))

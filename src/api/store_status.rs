@@ -13,6 +13,10 @@ impl From<StoreError> for Status {
                 "the document has another version, or another writer holds it; nothing was written",
             ),
             StoreError::AlreadyExists => Self::new(ErrorCode::ALREADY_EXISTS, "it exists already"),
+            StoreError::Taken => Self::new(
+                ErrorCode::ALREADY_EXISTS,
+                "another document has a value that is unique in this table; nothing was written",
+            ),
             StoreError::InvalidInput(message) => Self::invalid(message),
             StoreError::Reset(reason) => Self::new(ErrorCode::RESET, reason),
             StoreError::Misfit(misfits) => super::schemas::misfit(&misfits),

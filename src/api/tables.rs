@@ -265,6 +265,6 @@ pub(super) async fn import_one(
 }
 
 /// `{"id":..,"data":..` without the closing brace.
-fn document(out: Out, document: &Document) -> Out {
+pub(super) fn document(out: Out, document: &Document) -> Out {
     out.raw(r#"{"id":"#).string(document.id.as_str()).raw(r#","data":"#).raw(document.data.as_bytes())
 }

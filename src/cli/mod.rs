@@ -12,6 +12,7 @@ mod dev;
 mod exec;
 mod gc;
 mod import;
+mod index;
 mod json;
 mod keygen;
 mod migrate;
@@ -23,6 +24,7 @@ mod query;
 mod repeat;
 mod runtime;
 mod schema;
+mod search;
 mod serve;
 mod sub;
 
@@ -100,6 +102,7 @@ enum Command {
     Config(config::ConfigArguments),
     Call(call::CallArguments),
     Query(query::QueryArguments),
+    Search(search::SearchArguments),
     Changes(changes::ChangesArguments),
     Exec(exec::ExecArguments),
     Import(import::ImportArguments),
@@ -109,6 +112,7 @@ enum Command {
     Attach(attach::AttachArguments),
     Detach(attach::DetachArguments),
     Migrate(migrate::MigrateArguments),
+    Index(index::IndexArguments),
     Gc(gc::GcArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
@@ -146,6 +150,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Config(arguments) => config::run(&arguments, output),
         Command::Call(arguments) => call::run(&arguments, output),
         Command::Query(arguments) => query::run(&arguments, output),
+        Command::Search(arguments) => search::run(&arguments, output),
         Command::Changes(arguments) => changes::run(&arguments, output),
         Command::Exec(arguments) => exec::run(&arguments, output),
         Command::Import(arguments) => import::run(&arguments, output),
@@ -155,6 +160,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Attach(arguments) => attach::attach(&arguments, output),
         Command::Detach(arguments) => attach::detach(&arguments, output),
         Command::Migrate(arguments) => migrate::run(&arguments, output),
+        Command::Index(arguments) => index::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),

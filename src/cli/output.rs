@@ -157,6 +157,11 @@ impl Output {
         }
     }
 
+    /// How far something is, with `--json`, on standard error.
+    pub(super) fn progress(&self, value: &serde_json::Value) {
+        let _ = writeln!(io::stderr().lock(), "{}", json!({ "progress": value }));
+    }
+
     /// A pair that came with a result, on standard error.
     pub(super) fn trailer(&self, key: &str, value: &str) {
         self.labelled(&printable(key), "36", value);

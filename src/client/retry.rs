@@ -33,6 +33,7 @@ const READS: &[&str] = &[
     "sys.info",
     "table.get",
     "table.query",
+    "table.search",
     "table.count",
     "table.exec",
     "table.schema",

@@ -20,6 +20,9 @@ pub enum StoreError {
     /// There is one already.
     #[error("it exists already")]
     AlreadyExists,
+    /// Another document has a value that each document has for itself. Nothing was written.
+    #[error("another document has the value")]
+    Taken,
     /// The arguments are not what the operation takes. The text is our own.
     #[error("{0}")]
     InvalidInput(String),

@@ -59,6 +59,7 @@ const MIGRATIONS: &[Migration] = &[
         name: "table_schemas",
         sql: include_str!("../../schemas/sql/0012_table_schemas.sql"),
     },
+    Migration { number: 13, name: "search", sql: include_str!("../../schemas/sql/0013_search.sql") },
 ];
 
 /// Applies what the database lacks.

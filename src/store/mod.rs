@@ -18,6 +18,7 @@ pub mod feed;
 mod group;
 mod idempotency;
 mod ids;
+pub mod index;
 mod json;
 mod json_schema;
 mod migrate;
@@ -29,6 +30,7 @@ mod pooler;
 mod query;
 mod queue;
 mod scope;
+mod search;
 mod server;
 mod session;
 mod sqlstate;
@@ -63,6 +65,11 @@ pub use json_schema::{
     UNFIT_IDS_MAX, Unfit,
 };
 pub use scope::{Lane, Scope, StopSignal};
+pub use search::{
+    FACET_VALUE_LEN_MAX, FACET_VALUES_MAX, FACETS_MAX, Fields, Found, Language, SEARCH_FIELDS_MAX,
+    SEARCH_FOUND_MAX, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_PAGE_LEN_MAX, SEARCH_TEXT_LEN_MAX,
+    SEARCH_TIME_MAX, Search, SearchPage,
+};
 pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
 pub use topics::{Published, TOPIC_NAME_LEN_MAX, TopicName};
 pub use transactions::{
@@ -81,7 +88,8 @@ pub struct StoreOptions {
     pub config: Config,
     /// How connections are protected.
     pub tls: Tls,
-    /// Connections for queries, and as many for reads by id, which are never behind a query. A reader never waits for a
+    /// Connections for queries, as many for those with a filter, an order by a field or words to search for, and as many for reads by
+    /// id: a page is never behind a search, and a read by id never behind a query. A reader never waits for a
     /// writer's row lock, so a few are enough.
     pub read_connections: usize,
     /// Connections for writes. A statement that waits for a row lock holds up those behind it on its connection.
@@ -140,6 +148,7 @@ pub struct Store(Arc<Inner>, Scope);
 struct Inner {
     options: StoreOptions,
     reads: Arc<Group>,
+    planned: Arc<Group>,
     lookups: Arc<Group>,
     writes: Arc<Group>,
     transactions: TransactionPool,
@@ -175,8 +184,9 @@ impl Store {
         let start = |access, count| Group::start(&options, access, count, Arc::clone(&written));
         let reads = start(Access::Read, options.read_connections);
         let writes = start(Access::Write, options.write_connections);
+        let planned = start(Access::Planned, options.read_connections);
         let lookups = start(Access::Lookup, options.read_connections);
-        for group in [&reads, &lookups, &writes] {
+        for group in [&reads, &planned, &lookups, &writes] {
             group.wait_live(START_WAIT).await.map_err(|_| {
                 StartError::Unreachable("the connections of the pool were not made; the log says why".into())
             })?;
@@ -189,6 +199,7 @@ impl Store {
         let inner = Inner {
             options,
             reads,
+            planned,
             lookups,
             writes,
             transactions,
@@ -238,7 +249,7 @@ impl Store {
 
     /// Whether reads and writes have a live connection each.
     pub fn is_ready(&self) -> bool {
-        self.0.reads.is_live() && self.0.lookups.is_live() && self.0.writes.is_live()
+        [&self.0.reads, &self.0.planned, &self.0.lookups, &self.0.writes].iter().all(|group| group.is_live())
     }
 
     /// Takes no further statements, waits for those that run, and closes the connections.
@@ -250,6 +261,7 @@ impl Store {
             self.0.exec.close(),
             self.0.writes.close(longest),
             self.0.lookups.close(longest),
+            self.0.planned.close(longest),
             self.0.reads.close(longest)
         );
     }

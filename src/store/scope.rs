@@ -47,6 +47,16 @@ impl Scope {
         Self { deadline: Instant::now().checked_add(time), ..self }
     }
 
+    /// The operations end `time` from now at the latest, also when they have longer.
+    pub(super) fn within(self, time: Duration) -> Self {
+        let end = Instant::now().checked_add(time);
+        let deadline = match (self.deadline, end) {
+            (Some(deadline), Some(end)) => Some(deadline.min(end)),
+            (deadline, end) => deadline.or(end),
+        };
+        Self { deadline, ..self }
+    }
+
     /// The operations end when the signal is set: what runs then is stopped, and is [`StoreError::Cancelled`].
     #[must_use]
     pub fn cancelled_by(self, signal: StopSignal) -> Self {

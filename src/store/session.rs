@@ -42,6 +42,8 @@ const IDLE_SLACK: Duration = Duration::from_secs(55);
 pub(super) enum Access {
     /// Only reads: Postgres refuses a write.
     Read,
+    /// Only reads whose best plan depends on their values: each is planned for those it has.
+    Planned,
     /// Only reads of documents by their ids. Plans are made once and go by the key, whatever the size of the table was then.
     Lookup,
     /// Writes, each in a transaction of its own.
@@ -184,17 +186,18 @@ fn prepared(config: &Config) -> Config {
 /// configuration cannot take the promise back under a session that made it.
 fn settings(options: &StoreOptions, access: Access, synchronous_commit: &str) -> String {
     let (statement, lock) = match access {
-        Access::Read | Access::Lookup | Access::Write | Access::Transaction => {
+        Access::Read | Access::Planned | Access::Lookup | Access::Write | Access::Transaction => {
             (options.statement_timeout, options.lock_timeout)
         }
         Access::Setup => (Duration::ZERO, super::migrate::LOCK_TIMEOUT),
     };
-    let read_only =
-        if matches!(access, Access::Read | Access::Lookup | Access::Transaction) { "on" } else { "off" };
-    let plans = if access == Access::Lookup {
-        "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off"
-    } else {
-        ""
+    let read_only = if matches!(access, Access::Write | Access::Setup) { "off" } else { "on" };
+    let plans = match access {
+        Access::Lookup => {
+            "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off"
+        }
+        Access::Planned => "; SET plan_cache_mode = force_custom_plan",
+        Access::Read | Access::Write | Access::Transaction | Access::Setup => "",
     };
     format!(
         "SET statement_timeout = {statement}; SET lock_timeout = {lock}; \

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio_postgres::error::{DbError, SqlState};
 
 use super::error::StoreError;
+use super::index;
 use super::session;
 use super::types::DOCUMENT_LEN_MAX;
 
@@ -107,6 +108,13 @@ fn class(code: &SqlState) -> &str {
     code.code().get(..2).unwrap_or_default()
 }
 
+/// Whether a value does not fit into an index. The files of Postgres where it says so tell this from other limits, whatever its
+/// language.
+pub(super) fn is_too_long_for_index(error: &DbError) -> bool {
+    *error.code() == SqlState::PROGRAM_LIMIT_EXCEEDED
+        && matches!(error.file(), Some("indextuple.c" | "nbtutils.c" | "nbtinsert.c" | "ginentrypage.c"))
+}
+
 /// The answer to a statement that was rolled back.
 fn refusal(error: &DbError) -> StoreError {
     let code = error.code();
@@ -116,10 +124,16 @@ fn refusal(error: &DbError) -> StoreError {
     if let Some(reason) = error.constraint().and_then(broken_rule) {
         return StoreError::invalid(reason);
     }
+    if is_too_long_for_index(error) {
+        return StoreError::invalid(
+            "a value that is under an index of the table is longer than an index can hold",
+        );
+    }
     match (code.code(), class(code)) {
         (UNCHECKED, _) => StoreError::SchemaChanged,
         // Lock not available (lock_timeout).
         ("55P03", _) => StoreError::Conflict,
+        ("23505", _) if error.constraint().is_some_and(index::is_of_values) => StoreError::Taken,
         ("23505", _) => StoreError::AlreadyExists,
         ("42P01" | "3F000", _) => StoreError::NotFound,
         ("22P02" | "22P03", _) => StoreError::invalid("this is not JSON"),

@@ -8,13 +8,14 @@ use tokio_postgres::types::ToSql;
 
 use super::feed::{MOMENT, MOMENT_OF_TIME, Past};
 use super::json_schema::{SET_SCHEMA, SHOW_SCHEMA, written_since_sql};
+use super::search::{SearchShape, search_sql};
 use super::types::{QUERY_PAGE_LEN_MAX, TablePtr};
 
 /// A parameter, owned: the statement may outlive its caller.
 pub(super) type Param = Box<dyn ToSql + Sync + Send>;
 
 /// Bytes that an item of a page costs in a message besides its id and data.
-const ITEM_OVERHEAD: usize = 64;
+pub(super) const ITEM_OVERHEAD: usize = 64;
 
 /// A statement with its parameters.
 #[derive(Debug)]
@@ -138,6 +139,8 @@ pub(super) enum Operation {
         /// Of which moment.
         past: Option<Past>,
     },
+    /// Parameters: see [`search_sql`].
+    Search(SearchShape),
 }
 
 /// The form of a query: what decides its text.
@@ -205,6 +208,18 @@ impl Operation {
             Self::GetPast(_) => true,
             Self::Query(shape) => shape.past.is_some(),
             Self::Count { past, .. } => past.is_some(),
+            Self::Search(shape) => shape.past.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Whether the best way to do it depends on the values that it is asked with: which rows a filter leaves, whether there is an
+    /// index on a path.
+    pub(super) fn is_planned_by_values(self) -> bool {
+        match self {
+            Self::Query(shape) => shape.filter || shape.order == OrderKind::Field,
+            Self::Count { filter, .. } => filter,
+            Self::Search(_) => true,
             _ => false,
         }
     }
@@ -253,6 +268,7 @@ impl Operation {
             Self::Pop => take(table, "DESC"),
             Self::Shift => take(table, "ASC"),
             Self::Query(shape) => query_sql(ptr, shape),
+            Self::Search(shape) => search_sql(ptr, shape),
             Self::Count { filter, past } => {
                 let mut next = placeholders();
                 let rows = rows(ptr, past, &mut next);

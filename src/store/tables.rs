@@ -177,9 +177,11 @@ impl Store {
                 | Operation::Query(_)
                 | Operation::Count { .. }
                 | Operation::Merged { .. }
+                | Operation::Search(_)
         );
         let group = match operation {
             Operation::Get => &self.0.lookups,
+            operation if operation.is_planned_by_values() => &self.0.planned,
             Operation::GetPast(_)
             | Operation::Query(_)
             | Operation::Count { .. }

@@ -165,15 +165,25 @@ impl Order {
         if path == "id" {
             return Ok(Self::Id { descending });
         }
-        let fits = path.len() <= ORDER_PATH_LEN_MAX && !path.chars().any(char::is_control);
-        let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
-        if !fits || steps.iter().any(String::is_empty) {
-            return Err(StoreError::invalid(
+        let path = steps(path).map_err(|_| {
+            StoreError::invalid(
                 "an order is `id` or a path like `address.city` of 256 bytes at most, with `-` before it for descending",
-            ));
-        }
-        Ok(Self::Field { path: steps, descending })
+            )
+        })?;
+        Ok(Self::Field { path, descending })
     }
+}
+
+/// The steps of a path into a document: keys of objects, or positions in arrays.
+pub(super) fn steps(path: &str) -> Result<Vec<String>, StoreError> {
+    let fits = path.len() <= ORDER_PATH_LEN_MAX && !path.chars().any(char::is_control);
+    let steps: Vec<String> = path.split('.').map(str::to_owned).collect();
+    if !fits || steps.iter().any(String::is_empty) {
+        return Err(StoreError::invalid(
+            "a path is steps with dots between them, like `address.city`, of 256 bytes at most",
+        ));
+    }
+    Ok(steps)
 }
 
 /// What a query asks for.

@@ -360,7 +360,7 @@ async fn nothing_of_a_document_is_in_postgres_log() {
         .await
         .expect("the index is made");
     let twice = store.set(WRITER, &table("t"), &id("b"), json(r#"{"u":"TOPSECRET"}"#), None).await;
-    assert_eq!(twice, Err(StoreError::AlreadyExists));
+    assert_eq!(twice, Err(StoreError::Taken));
     let wrong = store.set(WRITER, &table("t"), &id("b"), json(r#"{"u":"TOPSECRET}"#), None).await;
     assert!(matches!(wrong, Err(StoreError::InvalidInput(_))));
     store.query(&table("t"), Query::default()).await.expect("the table is there");

@@ -203,7 +203,7 @@ async fn rules_of_the_operator_are_refusals_without_their_text() {
         .await
         .expect("the first one is written");
     let twice = store.set(WRITER, &table("t"), &id("c"), json(r#"{"u":"x"}"#), None).await;
-    assert_eq!(twice, Err(StoreError::AlreadyExists));
+    assert_eq!(twice, Err(StoreError::Taken));
     admin.batch_execute(&format!("ALTER TABLE {ptr} RENAME COLUMN _order TO other")).await.expect("a fault");
     let fault = store.pop(WRITER, &table("t")).await;
     assert_eq!(fault, Err(StoreError::Internal), "a fault is ours, and says nothing");

@@ -169,7 +169,7 @@ async fn a_write_that_fails_leaves_its_neighbours_done_once() {
         answers.push(answer(twin).await);
     }
     answers.sort_by_key(Result::is_err);
-    assert_eq!(answers, [Ok(1), Err(StoreError::AlreadyExists)]);
+    assert_eq!(answers, [Ok(1), Err(StoreError::Taken)]);
     assert_eq!(answer(other).await, Ok(3));
     assert_eq!(store.count(&table("t"), Some(json(r#"{"u":1}"#))).await, Ok(1));
 }
