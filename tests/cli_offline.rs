@@ -149,6 +149,21 @@ fn completions_are_what_the_shells_take() {
 }
 
 #[test]
+fn who_asks_for_json_gets_warnings_as_json() {
+    let folder = folder();
+    let output = program(folder.path())
+        .env("RAYSTREAM_PORT", "1")
+        .args(["index", "list", "--database", "host=/nonexistent user=nobody", "--json"])
+        .output()
+        .expect("the program runs");
+    let said: Vec<serde_json::Value> =
+        stderr(&output).lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect();
+    let warned = said.iter().filter_map(|line| line["warning"].as_str());
+    assert!(warned.into_iter().any(|warning| warning.contains("RAYSTREAM_PORT")), "{said:?}");
+    assert!(said.last().is_some_and(|line| line["error"].is_object()), "{said:?}");
+}
+
+#[test]
 fn config_check_says_ok_or_all_that_is_wrong() {
     let folder = folder();
     let ok = run(folder.path(), &["config", "check"]);

@@ -169,7 +169,11 @@ impl Output {
 
     /// A warning, on standard error.
     pub fn warn(&self, text: impl AsRef<str>) {
-        self.labelled("warning", "33", text.as_ref());
+        if self.json {
+            let _ = writeln!(io::stderr().lock(), "{}", json!({ "warning": text.as_ref() }));
+        } else {
+            self.labelled("warning", "33", text.as_ref());
+        }
     }
 
     /// Prints a failure and gives its exit code.
