@@ -22,6 +22,8 @@ pub mod client;
 
 #[cfg(feature = "sql")]
 pub mod sql;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 #[cfg(feature = "server")]
 pub mod api;

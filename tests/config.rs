@@ -191,6 +191,23 @@ fn what_is_said_about_tls_to_postgres_makes_sense_or_is_refused_without_the_pass
 }
 
 #[test]
+fn ranges_that_webhooks_may_reach_are_ranges() {
+    for wrong in ["10.1.2.3/8", "10.0.0.0/33", "localhost", ""] {
+        let found = faults(&format!("[webhooks]\nallow_private = ['127.0.0.1', '{wrong}']\n"));
+        assert!(found.len() == 1 && found[0].contains("is no range of addresses"), "{wrong}: {found:?}");
+        assert!(found[0].starts_with("raystream.toml:2: webhooks.allow_private"), "{found:?}");
+    }
+    let address = |text: &str| text.parse().expect("an address");
+    let networks = file_only("").expect("sound").config.webhooks.allow_private;
+    assert!(!networks.allow(address("127.0.0.1")), "nothing is allowed unless it is named");
+    let file = Folder::new().file("");
+    let environment = [("RAYSTREAM_WEBHOOKS__ALLOW_PRIVATE", "[\"127.0.0.1\", \"10.1.0.0/16\"]")];
+    let missing = Sources { file: ConfigFile::None, ..from(&file, &environment, &[]) };
+    let networks = load(&missing).expect("sound").config.webhooks.allow_private;
+    assert!(networks.allow(address("10.1.2.3")) && !networks.allow(address("10.2.0.0")));
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_refused_with_its_line() {
     let found = faults("[limits]\nconnections = = 5\n");
     assert!(found[0].starts_with("raystream.toml:2: "), "{found:?}");
@@ -215,6 +232,9 @@ url = "postgres://ann:s3cret@db/app"
 allowed = ["IK_ChaChaPoly"]
 [limits]
 outbound = "2MiB"
+[webhooks]
+allow_private = ["10.1.0.0/16", "fd00:1::/32"]
+ca_file = "ca.pem"
 [access]
 anonymous = ["visitor"]
 [access.keys]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Output};
 use crate::server::config::{self, ConfigFile, Fault, Loaded, Sources};
-use crate::server::key_file;
+use crate::server::{check_ca_file, key_file};
 use crate::store::endpoint::Address;
 
 /// Check or print the configuration of `raystream serve`
@@ -99,6 +99,13 @@ fn file_faults(loaded: &Loaded) -> Vec<Fault> {
         && let Err(error) = Address::parse(url, &database.tls()).and_then(Address::endpoint)
     {
         let key = "database.url".to_owned();
+        let place = loaded.sources.get(&key).cloned().unwrap_or_default();
+        faults.push(Fault { key, place, message: error.to_string(), hint: None });
+    }
+    if let Some(path) = &loaded.config.webhooks.ca_file
+        && let Err(error) = check_ca_file(path)
+    {
+        let key = "webhooks.ca_file".to_owned();
         let place = loaded.sources.get(&key).cloned().unwrap_or_default();
         faults.push(Fault { key, place, message: error.to_string(), hint: None });
     }

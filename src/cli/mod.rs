@@ -27,6 +27,7 @@ mod schema;
 mod search;
 mod serve;
 mod sub;
+mod webhook;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -114,6 +115,7 @@ enum Command {
     Migrate(migrate::MigrateArguments),
     Index(index::IndexArguments),
     Gc(gc::GcArguments),
+    Webhook(webhook::WebhookArguments),
     Ping(ping::PingArguments),
     Bench(bench::BenchArguments),
     Completions(completions::CompletionsArguments),
@@ -162,6 +164,7 @@ fn run(arguments: Arguments, output: &mut Output) -> Result<(), Failure> {
         Command::Migrate(arguments) => migrate::run(&arguments, output),
         Command::Index(arguments) => index::run(&arguments, output),
         Command::Gc(arguments) => gc::run(&arguments, output),
+        Command::Webhook(arguments) => webhook::run(&arguments, output),
         Command::Ping(arguments) => ping::run(&arguments, output),
         Command::Bench(arguments) => bench::run(&arguments, output),
         Command::Completions(arguments) => completions::run(&arguments, output),

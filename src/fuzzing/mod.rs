@@ -15,6 +15,8 @@ mod provider;
 mod sql;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "webhook")]
+mod webhook;
 
 pub use decoders::{envelope, frame, init, record};
 pub use handshake::{handshake_initiator, handshake_responder};
@@ -23,6 +25,8 @@ pub use json::json;
 pub use machine::connection;
 #[cfg(feature = "sql")]
 pub use sql::{sql, sql_text};
+#[cfg(feature = "webhook")]
+pub use webhook::webhook_event;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -40,4 +44,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("json", json),
     #[cfg(feature = "sql")]
     ("sql", sql),
+    #[cfg(feature = "webhook")]
+    ("webhook_event", webhook_event),
 ];

@@ -154,6 +154,12 @@ fn fuzz_json() {
     run("json");
 }
 
+#[cfg(feature = "webhook")]
+#[test]
+fn fuzz_webhook_event() {
+    run("webhook_event");
+}
+
 #[cfg(feature = "sql")]
 #[test]
 fn fuzz_sql() {
@@ -229,6 +235,33 @@ fn json_seeds() -> Vec<(String, Vec<u8>)> {
         ("open", r#"{"a":[1,"b"#),
         ("leading_zero", "01"),
         ("control", "\"a\u{1}b\""),
+    ];
+    texts.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into()
+}
+
+#[cfg(feature = "webhook")]
+fn webhook_seeds() -> Vec<(String, Vec<u8>)> {
+    let nested = |depth| {
+        format!(r#"{{"table":"t","operation":"INSERT","new":{}{}}}"#, "[".repeat(depth), "]".repeat(depth))
+    };
+    let texts = [
+        ("insert", r#"{"table":"orders","operation":"INSERT","new":{"id":7,"total":1.50},"old":null}"#),
+        (
+            "update",
+            r#"{"type":"update","table":"tasks","operation":"UPDATE","id":"1","version":2,"sequence":417,"new":{"done":true},"old":{"done":false}}"#,
+        ),
+        ("delete", r#"{"table":"orders","operation":"DELETE","new":null,"old":{"id":"a\u0000b"}}"#),
+        (
+            "reset",
+            r#"{"type":"reset","table":"tasks","operation":"RESET","reason":"away for too long","new":null,"old":null}"#,
+        ),
+        ("array", r#"["t","INSERT"]"#),
+        ("field_twice", r#"{"table":"t","table":"u","operation":"INSERT"}"#),
+        ("large_number", r#"{"table":"t","operation":"INSERT","new":{"id":1e400}}"#),
+        ("nested", &nested(126)),
+        ("too_deep", &nested(127)),
+        ("not_json", r#"{"table":"#),
+        ("unknown_operation", r#"{"table":"t","operation":"TRUNCATE"}"#),
     ];
     texts.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into()
 }
@@ -482,6 +515,8 @@ fn seeds() -> Seeds {
     seeds.insert("json", json_seeds());
     #[cfg(feature = "sql")]
     seeds.insert("sql", sql_seeds());
+    #[cfg(feature = "webhook")]
+    seeds.insert("webhook_event", webhook_seeds());
     seeds
 }
 

@@ -7,6 +7,7 @@ use super::{
     config::Config,
     http, listener,
     shared::{Counters, Shared},
+    webhooks::{Dialer, TlsError, WebhookSender},
 };
 use crate::{
     api,
@@ -63,6 +64,9 @@ pub enum StartError {
     /// The address of Postgres, or a file it names, cannot be used.
     #[error("database.url: {0}")]
     Address(#[from] AddressError),
+    /// What webhooks need cannot be used.
+    #[error("webhooks.ca_file: {0}")]
+    Webhooks(#[from] TlsError),
     /// Keys or suites do not fit together.
     #[error(transparent)]
     Configuration(#[from] ApiMisuse),
@@ -78,6 +82,7 @@ pub struct Daemon {
     drain: watch::Sender<Option<Duration>>,
     store: Store,
     cluster: Option<Embedded>,
+    webhooks: WebhookSender,
 }
 
 impl Daemon {
@@ -107,9 +112,11 @@ impl Daemon {
             .map(|identity| identity.public_key(provider))
             .ok_or(ApiMisuse::Configuration("a server needs a key"))?;
 
+        let dialer = Dialer::new(&config.webhooks)?;
         let (cluster, database) = database(&config).await?;
         let store = Store::connect(store_options(&config, database, setup.create_tables)).await?;
         let feed = Feed::of_store(&store, feed_options(&config)).await.map_err(StartError::Feed)?;
+        let webhooks = WebhookSender::start(&store, &feed, dialer).map_err(StartError::Feed)?;
         let clock = DaemonClock::start();
         let (drain, draining) = watch::channel(None);
         let shared = Arc::new(Shared {
@@ -125,7 +132,7 @@ impl Daemon {
             counters: Counters::default(),
         });
         let site = http::site(shared.clone(), store.clone());
-        Ok(Self { shared, listener, site, address, public_key, drain, store, cluster })
+        Ok(Self { shared, listener, site, address, public_key, drain, store, cluster, webhooks })
     }
 
     /// Where it listens.
@@ -157,7 +164,7 @@ impl Daemon {
 
     /// Serves until `stop`, then drains: GOAWAY, in-flight calls finish, at most for the drain time.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let Self { shared, listener, site, drain, store, cluster, .. } = self;
+        let Self { shared, listener, site, drain, store, cluster, webhooks, .. } = self;
         let (access, draining) = (shared.access.changes(), shared.drain.clone());
         let config = shared.connection_config.clone();
         // Who is let in by the new rules is remembered anew.
@@ -169,7 +176,8 @@ impl Daemon {
         let connections = shared.counters.connections.load(std::sync::atomic::Ordering::Relaxed);
         tracing::info!(connections, "draining");
         drain.send_replace(Some(shared.clock.now() + wait));
-        if let Err(error) = serving.await {
+        let (served, ()) = tokio::join!(serving, webhooks.stop());
+        if let Err(error) = served {
             tracing::error!(%error, "the listener failed");
         }
         ringing.abort();

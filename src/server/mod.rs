@@ -22,6 +22,8 @@ mod subscriptions;
 mod timer;
 mod transport;
 pub mod usage;
+mod webhooks;
 
 pub use daemon::{Daemon, Setup, StartError};
 pub use http::{SUBPROTOCOL, WEBSOCKET_PATH};
+pub use webhooks::{TlsError as WebhookTlsError, check_ca_file};

@@ -60,6 +60,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../schemas/sql/0012_table_schemas.sql"),
     },
     Migration { number: 13, name: "search", sql: include_str!("../../schemas/sql/0013_search.sql") },
+    Migration { number: 14, name: "webhooks", sql: include_str!("../../schemas/sql/0014_webhooks.sql") },
 ];
 
 /// Applies what the database lacks.

@@ -41,6 +41,7 @@ mod timeout;
 mod topics;
 mod transactions;
 mod types;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;

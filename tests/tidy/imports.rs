@@ -20,6 +20,8 @@ const FLOORS: &[(&str, u8)] = &[
     // Text in, text out; the store takes only what it made.
     ("migrations", 2),
     ("sql", 2),
+    // Bytes in, bytes out; a receiver's program needs it alone.
+    ("webhook", 2),
     ("json", 1),
     ("noise", 1),
     ("wire", 1),

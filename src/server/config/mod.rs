@@ -22,5 +22,6 @@ pub use quantity::{ByteSize, InvalidByteSize, InvalidPeriod, Period};
 pub use sections::{
     Config, DEFAULT_DATA, DEFAULT_KEY_FILE, DEFAULT_LISTEN, DatabaseConfig, FeedConfig, IdentityConfig,
     LOCK_TIMEOUT, LogConfig, LogFormat, READ_CONNECTIONS, RETENTION, RETENTION_SIZE, STATEMENT_TIMEOUT,
-    SuitesConfig, TRANSACTION_CONNECTIONS, WAITING_STATEMENTS, WRITE_CONNECTIONS, WebSocketConfig, needs_psk,
+    SuitesConfig, TRANSACTION_CONNECTIONS, WAITING_STATEMENTS, WRITE_CONNECTIONS, WebSocketConfig,
+    WebhooksConfig, needs_psk,
 };

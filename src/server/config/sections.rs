@@ -9,6 +9,7 @@ use super::limits::LimitsConfig;
 use super::quantity::{ByteSize, Period};
 use crate::auth::AccessConfig;
 use crate::store::endpoint::{SslMode, TlsOptions};
+use crate::webhook::Networks;
 use crate::wire::registry::Suite;
 
 /// The address of the daemon unless told otherwise. Loopback: nothing is exposed by accident.
@@ -55,6 +56,8 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// `[feed]`
     pub feed: FeedConfig,
+    /// `[webhooks]`
+    pub webhooks: WebhooksConfig,
     /// `[log]`
     pub log: LogConfig,
     /// `[access]`
@@ -72,6 +75,7 @@ impl Default for Config {
             websocket: WebSocketConfig::default(),
             limits: LimitsConfig::default(),
             feed: FeedConfig::default(),
+            webhooks: WebhooksConfig::default(),
             log: LogConfig::default(),
             access: AccessConfig::default(),
         }
@@ -205,6 +209,17 @@ impl Default for FeedConfig {
     fn default() -> Self {
         Self { retention: RETENTION, retention_size: RETENTION_SIZE }
     }
+}
+
+/// The `[webhooks]` section.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// Ranges of addresses that webhooks may be sent to although they are not of the public internet, for instance
+    /// `10.1.0.0/16` or `127.0.0.1`; only there without TLS too. Empty: none.
+    pub allow_private: Networks,
+    /// The file of the CAs that may sign for receivers, in place of those of the system.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The `[log]` section.

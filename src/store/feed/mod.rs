@@ -56,6 +56,7 @@ mod link;
 mod listener;
 mod log;
 mod outlet;
+mod place;
 mod queue;
 mod readers;
 mod replay;
@@ -102,6 +103,7 @@ pub use subscription::Subscription;
 pub(super) use cursor::{Database, after as cursor_after};
 pub(super) use history::{MOMENT, MOMENT_OF_TIME, Past};
 pub(super) use log::LOCK_LOG;
+pub(super) use place::{LogEnd, check_cursor, cursor_of_end};
 pub(super) use start::database;
 
 use super::endpoint::Endpoint;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -91,10 +92,13 @@ pub struct Subscription {
     told: Option<Frontier>,
     /// When to say the position next, if ever.
     position_due: Option<Instant>,
+    /// How often to say it.
+    position_every: Option<Duration>,
 }
 
 impl Subscription {
     pub(super) fn new(shared: Arc<Shared>, target: Arc<Target>) -> Self {
+        let position_every = shared.options.position_every;
         Self {
             shared,
             target,
@@ -103,7 +107,15 @@ impl Subscription {
             cursor: None,
             told: None,
             position_due: None,
+            position_every,
         }
+    }
+
+    /// Has this subscription say its position after so long without an item, whatever the feed's option is: for a reader that
+    /// keeps it, and must not lose it in a table where nothing happens.
+    pub fn say_position_every(&mut self, every: Duration) {
+        self.position_every = Some(every);
+        self.put_position_off();
     }
 
     /// Sets where it begins.
@@ -209,7 +221,8 @@ impl Subscription {
                 self.put_position_off();
             }
             Some(Piece::Done(moment)) if self.target.slot.go_live(&moment) => {
-                self.told = Some(moment.clone());
+                // The read says its end by an option of the feed only.
+                self.told = self.shared.options.position_every.map(|_| moment.clone());
                 self.stage = Stage::Live(Live::new(moment));
             }
             // The queue overran during the read: what it let go is in the log.
@@ -347,7 +360,7 @@ impl Subscription {
     }
 
     fn put_position_off(&mut self) {
-        self.position_due = self.shared.options.position_every.map(|every| Instant::now() + every);
+        self.position_due = self.position_every.map(|every| Instant::now() + every);
     }
 
     fn end(&mut self, reason: EndReason) {
