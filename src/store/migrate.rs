@@ -61,6 +61,11 @@ const MIGRATIONS: &[Migration] = &[
     },
     Migration { number: 13, name: "search", sql: include_str!("../../schemas/sql/0013_search.sql") },
     Migration { number: 14, name: "webhooks", sql: include_str!("../../schemas/sql/0014_webhooks.sql") },
+    Migration {
+        number: 15,
+        name: "temporary_names_last",
+        sql: include_str!("../../schemas/sql/0015_temporary_names_last.sql"),
+    },
 ];
 
 /// Applies what the database lacks.

@@ -214,3 +214,29 @@ fn what_cannot_be_attached_is_refused_with_the_reason() {
     assert_eq!(status, Some(1));
     assert!(err.contains("no private Postgres runs in"), "{err}");
 }
+
+/// Whoever may write an attached table and make temporary objects has his own functions run with his own rights only: names of
+/// temporary types would otherwise be found before those of the catalog.
+#[test]
+fn a_writer_of_an_attached_table_cannot_slip_types_into_its_trigger() {
+    let daemon = TestDaemon::start();
+    daemon.sql(
+        "CREATE ROLE slipper; CREATE TABLE slips (id int PRIMARY KEY, note text); GRANT ALL ON slips TO slipper;
+         GRANT USAGE ON SCHEMA public TO slipper",
+    );
+    attach(&daemon, &["slips"]);
+    let types = ["jsonb", "text", "int8", "numeric"].map(|name| {
+        format!(
+            "CREATE FUNCTION pg_temp.slip_{name}(pg_catalog.{name}) RETURNS bool LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'ran as %', current_user; END $$;
+             CREATE DOMAIN pg_temp.{name} AS pg_catalog.{name} CHECK (pg_temp.slip_{name}(VALUE));"
+        )
+    });
+    // All in one session, as the role: a trigger that meets one of the types fails.
+    daemon.sql(&format!(
+        "SET ROLE slipper; {} INSERT INTO slips VALUES (1, 'a'); UPDATE slips SET note = 'b'; DELETE FROM slips",
+        types.concat()
+    ));
+    let logged = daemon.sql("SELECT count(*) FROM raystream.changes WHERE id = '1'");
+    assert_eq!(logged.trim(), "3");
+}
