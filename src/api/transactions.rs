@@ -28,6 +28,9 @@ const OVER_MAX: usize = 32;
 /// What an error says in `details` when the transaction of the call is over and nothing of it was done.
 const ROLLED_BACK: &[u8] = br#""transaction":"rolled_back""#;
 
+/// What it says besides when the transaction was rolled back for its age: what it saw is no longer kept.
+const EXPIRED: &[u8] = br#"{"transaction":"rolled_back","code":"SNAPSHOT_EXPIRED"}"#;
+
 /// What it says when the connection has no such transaction.
 const NONE: &[u8] = br#"{"transaction":"none"}"#;
 
@@ -230,7 +233,9 @@ pub(super) fn within(
 fn ended(over: Over) -> Status {
     let message = over.to_string();
     match over {
-        Over::Idle(_) | Over::TooLong(_) => rolled_back(Status::new(ErrorCode::TIMEOUT, message)),
+        Over::Idle(_) | Over::TooLong(_) => {
+            Status::new(ErrorCode::TIMEOUT, message).with_details(Bytes::from_static(EXPIRED))
+        }
         Over::HalfDone => rolled_back(Status::invalid(message)),
         Over::Failed(StoreError::Internal) => rolled_back(Status::internal()),
         Over::Failed(error) => {
@@ -281,7 +286,11 @@ mod tests {
         ] {
             let status = ended(over);
             assert_eq!((status.code, status.code.is_retryable()), (code, retryable), "{status}");
-            assert_eq!(status.details.as_deref(), Some(&br#"{"transaction":"rolled_back"}"#[..]), "{status}");
+            let details = match code {
+                ErrorCode::TIMEOUT => EXPIRED,
+                _ => br#"{"transaction":"rolled_back"}"#,
+            };
+            assert_eq!(status.details.as_deref(), Some(details), "{status}");
         }
         let unknown = ended(Over::Unknown);
         assert_eq!((unknown.code, unknown.details), (ErrorCode::UNKNOWN_OUTCOME, None));
