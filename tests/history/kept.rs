@@ -214,7 +214,16 @@ async fn a_tombstone_goes_when_its_delete_left_the_log_and_not_before() {
     assert_eq!(gc(&server, &[]), survey, "looking changes nothing");
     assert_eq!(call(&client, "table.count", json!({"table": "t", "at": before})).await.unwrap()["count"], 2);
 
-    assert_eq!(gc(&server, &["--run"]), json!({"partitions": 1, "tombstones": 1}));
+    let run = gc(&server, &["--run"]);
+    assert_eq!(run["partitions"], 1, "{run}");
+    // A statement of the daemon that runs at this moment beside an old transaction of another database delays it.
+    let mut gone = run["tombstones"].as_u64().unwrap();
+    eventually("it is collected", async || {
+        gone += if gone == 0 { gc(&server, &["--run"])["tombstones"].as_u64().unwrap() } else { 0 };
+        gone > 0
+    })
+    .await;
+    assert_eq!(gone, 1);
     let survey = gc(&server, &[]);
     assert_eq!((due(&survey).len(), &survey["tombstones"]), (0, &json!(0)), "{survey}");
     assert_eq!(

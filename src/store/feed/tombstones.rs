@@ -2,6 +2,10 @@
 //!
 //! They go when the delete has left the log. Then no cursor that is still good lies before it, and nobody who follows the
 //! table has an older version to compare with.
+//!
+//! And not before every transaction that does not see the delete has ended. One that still sees the document finds in the
+//! tombstone that somebody was before it; without it, it would insert the document beside the one that it sees. Which
+//! snapshots there are only Postgres knows: a lease may be over while its transaction is open, and batches have none.
 
 use tokio_postgres::types::Type;
 
@@ -19,9 +23,16 @@ const TABLES: &str =
 /// Which tombstones are due: those of transactions that left the log.
 const DUE: &str = "d._deleted_txid < $1 AND d._deleted_txid <> ALL ($2)";
 
-/// What left the log.
+/// What left the log and is seen by all: transactions below the horizon, and below the oldest that a snapshot of another session still
+/// misses. `age` counts from the next id, which is not smaller than when the snapshot of this statement was taken.
+///
+/// Snapshots of other roles are seen by members of `pg_read_all_stats` only; a role that writes documents by SQL in long
+/// transactions, and is none of ours, is not waited for.
 async fn horizon(link: &Link) -> Result<(Xid, Vec<Xid>), LinkError> {
-    const READ: &str = "SELECT m.horizon, m.horizon_xip FROM raystream.meta AS m";
+    const READ: &str = "SELECT least(m.horizon, (pg_snapshot_xmax(pg_current_snapshot())::text::numeric - coalesce((\
+            SELECT max(age(a.backend_xmin)) FROM pg_stat_activity AS a \
+            WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()), 0))::text::xid8), m.horizon_xip \
+        FROM raystream.meta AS m";
     let row = link.client.query_typed_one(READ, &[]).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
