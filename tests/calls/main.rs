@@ -9,6 +9,7 @@ mod postgres;
 
 mod batches;
 mod flood;
+mod handover;
 mod keys;
 mod kills;
 mod pages;

@@ -99,6 +99,19 @@ impl Server {
         self.child.wait().unwrap();
     }
 
+    /// Sends a signal by name.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    /// What it has logged.
+    #[allow(dead_code, reason = "not every test that shares this needs it")]
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// Starts it again after a kill, on the same address.
     pub(crate) fn restart(&mut self) {
         let address = self.url.rsplit('@').next().unwrap().to_owned();
@@ -111,8 +124,7 @@ impl Server {
         let config = std::fs::read_to_string(&file).unwrap();
         assert!(config.contains(from));
         std::fs::write(&file, config.replace(from, to)).unwrap();
-        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
-        assert!(sent.unwrap().success());
+        self.signal("HUP");
     }
 
     /// A client with a key by its number; 0 is anonymous.

@@ -12,5 +12,6 @@ mod server;
 mod at;
 mod changes;
 mod kept;
+mod model;
 mod oracle;
 mod reads;
