@@ -1,5 +1,6 @@
 //! The ten anomalies of Hermitage (after Adya), through the real protocol: which of them each isolation that a client can
-//! ask for lets happen. `cargo test --test anomaly -- --nocapture` prints the table.
+//! ask for lets happen. `cargo test --test anomaly -- --nocapture` prints the table. And random histories of appends to lists,
+//! judged by a checker that finds anomalies nobody thought of.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 #![allow(clippy::print_stdout, reason = "it prints its table")]
@@ -14,7 +15,15 @@ mod server;
 #[allow(dead_code, reason = "shared with tests that need more of it")]
 mod tx;
 
+mod checker;
+mod graph;
+mod history;
+mod lists;
+mod parties;
+mod proved;
+mod reads;
 mod scenarios;
+mod workload;
 mod world;
 
 use futures_util::future::LocalBoxFuture;
