@@ -18,9 +18,10 @@ pub(in crate::store) const REGISTER: &str = "INSERT INTO raystream.trxs (sid, ow
 
 pub(in crate::store) const UNREGISTER: &str = "DELETE FROM raystream.trxs WHERE sid = $1";
 
-/// A transaction that only reads holds what its snapshot still saw running.
-pub(in crate::store) const MIN_ACTIVE: &str = "SELECT min(least(create_txid, pg_snapshot_xmin(snapshot)))::text \
-    FROM raystream.trxs WHERE lease > now()";
+/// A transaction that only reads holds what its snapshot still saw running. Postgres 14 has an order of these ids, but no
+/// `min` of them.
+pub(in crate::store) const MIN_ACTIVE: &str = "SELECT (SELECT least(create_txid, pg_snapshot_xmin(snapshot)) AS xid \
+    FROM raystream.trxs WHERE lease > now() ORDER BY xid LIMIT 1)::text";
 
 pub(in crate::store) const OUTCOME: &str = "SELECT pg_xact_status($2::text::xid8), \
     EXISTS (SELECT FROM raystream.lifetime WHERE token = $1::text::uuid)";
