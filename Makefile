@@ -1,4 +1,4 @@
-# The two commands of the README. Everything else is cargo: see CONTRIBUTING.md.
+# The commands of the README. Everything else is cargo: see CONTRIBUTING.md.
 
 # Builds stay outside of the clone unless CARGO_TARGET_DIR says otherwise; `.ci/run` uses the same place.
 ifeq ($(strip $(CARGO_TARGET_DIR)),)
@@ -6,7 +6,12 @@ CARGO_TARGET_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/raystream-target
 endif
 export CARGO_TARGET_DIR
 
-.PHONY: demo test
+# How long `make faults` lasts, and how it is built. FAULTS_SEED repeats the choices of a run; without it each run has others.
+FAULTS_SECONDS ?= 300
+FAULTS_BUILD ?= --release
+export FAULTS_SECONDS
+
+.PHONY: demo test faults
 
 demo:
 	.ci/setup
@@ -15,3 +20,7 @@ demo:
 
 test:
 	.ci/run
+
+faults:
+	.ci/setup
+	cargo test $(FAULTS_BUILD) --locked --test faults -- --ignored --exact for_minutes --nocapture

@@ -40,6 +40,16 @@ pub(crate) struct Server {
 impl Server {
     /// Makes a cluster and starts it: with TLS when there are certificates.
     pub(crate) async fn start(certificates: Option<&Certificates>) -> Self {
+        Self::start_on(certificates, |_, _| {}, &[]).await
+    }
+
+    /// The same in a folder that is prepared before, with more arguments for `initdb`. The preparation gets the folder and
+    /// the user and group that it belongs to, `None` when that is our own.
+    pub(crate) async fn start_on(
+        certificates: Option<&Certificates>,
+        prepare: impl FnOnce(&Path, Option<(u32, u32)>),
+        initdb: &[&str],
+    ) -> Self {
         let (folder, reaper) = postgres::folder_with_reaper();
         // The postmaster's user passes through; what is inside has its own permissions.
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
@@ -48,6 +58,7 @@ impl Server {
         let mut server = Self { port, folder, programs: programs(), account, child: None, _reaper: reaper };
         server.folder_of_postgres("postgres");
         server.folder_of_postgres("socket");
+        prepare(&server.data(), account);
         let made = server
             .command("initdb")
             .args([
@@ -61,6 +72,7 @@ impl Server {
                 "C",
                 "--no-sync",
             ])
+            .args(initdb)
             .arg("--pgdata")
             .arg(server.data())
             .output()
