@@ -218,6 +218,65 @@ BEGIN
     PERFORM raystream.permit_field(table_, to_, declared.perm);
 END $$;
 
+-- The columns of a primary key, in their order; null when there is none.
+CREATE FUNCTION raystream.key_columns(physical regclass) RETURNS text[] LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+    SELECT array_agg(a.attname::text ORDER BY k.n)
+        FROM pg_index AS i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (attnum, n)
+        JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+        WHERE i.indrelid = physical AND i.indisprimary AND k.n <= i.indnkeyatts
+$$;
+
+-- As before, and rows keep their ids when somebody renamed a column of the key: then they have no field of the name that the
+-- trigger was made with.
+CREATE OR REPLACE FUNCTION raystream.log_row() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+    SET bytea_output = 'hex' SET extra_float_digits = 1 AS $$
+DECLARE
+    keys text[] := TG_ARGV[1:];
+    was jsonb;
+    is_ jsonb;
+    old_id text;
+    new_id text;
+BEGIN
+    IF TG_OP <> 'INSERT' THEN was := to_jsonb(OLD); END IF;
+    IF TG_OP <> 'DELETE' THEN is_ := to_jsonb(NEW); END IF;
+    IF NOT coalesce(is_, was) ?& keys THEN keys := coalesce(raystream.key_columns(TG_RELID), keys); END IF;
+    IF TG_OP <> 'INSERT' THEN old_id := raystream.row_id(was, keys); END IF;
+    IF TG_OP <> 'DELETE' THEN new_id := raystream.row_id(is_, keys); END IF;
+    -- A row whose key changes is another document.
+    INSERT INTO raystream.changes (xid, seq, ptr, id, op, version, before, after, principal, at)
+    SELECT pg_current_xact_id(), nextval('raystream.change_seq'), TG_ARGV[0], c.id, c.op, 0,
+        raystream.row_image(c.before), raystream.row_image(c.after), raystream.principal(), clock_timestamp()
+    FROM (VALUES
+        (old_id, 'd'::"char", was, NULL::jsonb, old_id IS NOT NULL AND new_id IS DISTINCT FROM old_id),
+        (new_id, 'i', NULL, is_, new_id IS NOT NULL AND new_id IS DISTINCT FROM old_id),
+        (new_id, 'u', was, is_, new_id = old_id)
+    ) AS c (id, op, before, after, is_so) WHERE c.is_so;
+    RETURN NULL;
+END $$;
+
+-- A column of an attached table gets another name, and the trigger of the log with it: after this another column may get the
+-- name that one of the key had. The lock of ALTER TABLE keeps writers away until the end.
+CREATE FUNCTION raystream.rename_column(physical regclass, from_ text, to_ text) RETURNS void LANGUAGE plpgsql
+    SET search_path = pg_catalog AS $$
+DECLARE
+    arguments text;
+    is_key boolean;
+BEGIN
+    EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', physical, from_, to_);
+    -- The arguments of a trigger are stored with a zero byte behind each; the first one is the view.
+    SELECT string_agg(quote_literal(CASE WHEN a.n > 1 AND a.word = from_ THEN to_ ELSE a.word END), ', ' ORDER BY a.n),
+            bool_or(a.n > 1 AND a.word = from_) INTO arguments, is_key
+        FROM pg_trigger AS t CROSS JOIN regexp_matches(encode(t.tgargs, 'hex'), '((?:(?!00)..)*)00', 'g')
+            WITH ORDINALITY AS r (found, n),
+            LATERAL (SELECT r.n, convert_from(decode(r.found[1], 'hex'), getdatabaseencoding())) AS a (n, word)
+        WHERE t.tgrelid = physical AND t.tgfoid = 'raystream.log_row()'::regprocedure;
+    IF is_key THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER raystream_log AFTER INSERT OR UPDATE OR DELETE ON %s
+            FOR EACH ROW EXECUTE FUNCTION raystream.log_row(%s)', physical, arguments);
+    END IF;
+END $$;
+
 -- A field gets another type; its values are converted where there is one way to do it.
 CREATE FUNCTION raystream.change_type(table_ text, field_ text, type_ text) RETURNS void LANGUAGE plpgsql
     SET search_path = pg_catalog AS $$

@@ -120,8 +120,10 @@ fn change_type(table: &str, before: &Table, field: &str, field_type: FieldType) 
 
 fn rename_field(table: &str, before: &Table, from: &str, to: &str) -> String {
     match &before.attached {
+        // More than ALTER TABLE: the trigger of the log knows the columns of the key by their names.
         Some(physical) => {
-            format!("ALTER TABLE {} RENAME COLUMN {} TO {};", physical_name(physical), quote(from), quote(to))
+            let physical = format!("{}::regclass", literal(&physical_name(physical)));
+            call("rename_column", &[physical, literal(from), literal(to)])
         }
         None => call("rename_field", &[literal(table), literal(from), literal(to)]),
     }

@@ -400,6 +400,47 @@ fn an_attached_table_is_changed_by_its_columns() {
 }
 
 #[test]
+fn a_key_that_is_renamed_still_names_the_rows_in_the_log() {
+    let project = Project::new("migrate_keys");
+    project.sql(
+        "CREATE TABLE public.orders (id bigint PRIMARY KEY, total float8); \
+         CREATE TABLE public.items (shop int, n int, what text, PRIMARY KEY (shop, n))",
+    );
+    let declared = |id: &str, n: &str| {
+        project.schema(&format!(
+            "[tables.orders]\nattached = 'public.orders'\nfields.{id}\n\
+             [tables.items]\nattached = 'public.items'\nfields.{n}\nfields.what = 'string'\n"
+        ));
+    };
+    let logged = |table: &str| {
+        project.sql(&format!(
+            "SELECT coalesce(string_agg(c.op::text || ' ' || c.id, ', ' ORDER BY c.seq), '') FROM raystream.changes AS c \
+             JOIN raystream.storage AS s ON s.ptr = c.ptr WHERE s.name = '{table}'"
+        ))
+    };
+    declared("id = 'bigint'", "n = 'bigint'");
+    project.ok(&["up"]);
+    project.sql("INSERT INTO public.orders VALUES (1, 5); INSERT INTO public.items VALUES (7, 1, 'a')");
+    declared("uid = { type = 'bigint', was = 'id' }", "number = { type = 'bigint', was = 'n' }");
+    project.ok(&["create", "keys"]);
+    project.ok(&["up"]);
+    // Another column may have the old name.
+    project.sql("ALTER TABLE public.orders ADD COLUMN id text DEFAULT 'none'");
+    project.sql("UPDATE public.orders SET total = 6; INSERT INTO public.items VALUES (7, 2, 'b')");
+    assert_eq!(logged("orders"), "i 1, u 1");
+    assert_eq!(logged("items"), "i [7, 1], i [7, 2]");
+    project.sql("ALTER TABLE public.orders DROP COLUMN id");
+    project.ok(&["down"]);
+    project.sql("UPDATE public.orders SET id = 2; DELETE FROM public.items WHERE n = 1");
+    assert_eq!(logged("orders"), "i 1, u 1, d 1, i 2");
+    assert_eq!(logged("items"), "i [7, 1], i [7, 2], d [7, 1]");
+    // By hand.
+    project.sql("ALTER TABLE public.items RENAME COLUMN shop TO place");
+    project.sql("UPDATE public.items SET what = 'c'");
+    assert_eq!(logged("items"), "i [7, 1], i [7, 2], d [7, 1], u [7, 2]");
+}
+
+#[test]
 fn removing_a_table_deletes_its_documents_first_and_undoing_one_keeps_them() {
     let project = Project::new("migrate_tables");
     project.schema("[tables.users]\n[tables.empty]");
