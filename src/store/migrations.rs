@@ -25,6 +25,10 @@ const LOCK_KEY: i64 = i64::from_be_bytes(*b"raystmig");
 /// that is not given in time is given up, because everybody else waits behind who waits for it.
 const SETTINGS: &str = "RESET search_path; SET lock_timeout = '10s'; SET standard_conforming_strings = on";
 
+/// Takes back what a migration left behind in the session, which is that of the next one too. Not DISCARD ALL, which would give back
+/// the lock.
+const CLEAN: &str = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; DISCARD SEQUENCES";
+
 /// Has Postgres notice in the middle of a statement that we are gone, and with us the lock. Not every system can.
 const NOTICE_DEATH: &str = "SET client_connection_check_interval = '1s'";
 
@@ -81,11 +85,11 @@ fn refused(error: tokio_postgres::Error) -> MigrateError {
     MigrateError::Refused(whole_message(&error))
 }
 
-async fn open(endpoint: &Endpoint) -> Result<session::Driven, MigrateError> {
+async fn open(endpoint: &Endpoint) -> Result<session::Session, MigrateError> {
     let mut options = StoreOptions::new(endpoint.clone());
     // A crash takes back the history together with what it is the history of.
     options.unsafe_durability = true;
-    Ok(session::open(&options, Access::Setup).await?.driven())
+    Ok(session::open(&options, Access::Setup).await?)
 }
 
 /// What a database has, in order. Changes nothing.
@@ -93,7 +97,7 @@ async fn open(endpoint: &Endpoint) -> Result<session::Driven, MigrateError> {
 /// # Errors
 /// [`MigrateError`].
 pub async fn applied(endpoint: &Endpoint) -> Result<Vec<Applied>, MigrateError> {
-    let client = open(endpoint).await?;
+    let client = open(endpoint).await?.driven();
     let found = client
         .query_one("SELECT to_regclass('raystream.schema_migrations') IS NOT NULL", &[])
         .await
@@ -123,6 +127,8 @@ async fn history(client: &Client) -> Result<Vec<Applied>, MigrateError> {
 #[derive(Debug)]
 pub struct Migrator {
     client: session::Driven,
+    /// The statements that set the session up.
+    settings: String,
 }
 
 impl Migrator {
@@ -131,7 +137,9 @@ impl Migrator {
     /// # Errors
     /// [`MigrateError`].
     pub async fn start(endpoint: &Endpoint) -> Result<Self, MigrateError> {
-        let mut client = open(endpoint).await?;
+        let session = open(endpoint).await?;
+        let settings = format!("{}; {SETTINGS}", session.settings);
+        let mut client = session.driven();
         migrate(&mut client).await?;
         // The lock is of the session, and ends with it.
         client.execute("SELECT pg_advisory_lock($1)", &[&LOCK_KEY]).await.map_err(|error| {
@@ -140,11 +148,19 @@ impl Migrator {
                 false => refused(error),
             }
         })?;
-        client.batch_execute(SETTINGS).await.map_err(refused)?;
-        if let Err(error) = client.batch_execute(NOTICE_DEATH).await {
+        let migrator = Self { client, settings };
+        migrator.clean().await?;
+        Ok(migrator)
+    }
+
+    /// Makes the session what it was before any migration.
+    async fn clean(&self) -> Result<(), MigrateError> {
+        self.client.batch_execute(CLEAN).await.map_err(refused)?;
+        self.client.batch_execute(&self.settings).await.map_err(refused)?;
+        if let Err(error) = self.client.batch_execute(NOTICE_DEATH).await {
             tracing::debug!(%error, "Postgres does not look for clients that are gone");
         }
-        Ok(Self { client })
+        Ok(())
     }
 
     /// What the database has, in order.
@@ -152,6 +168,7 @@ impl Migrator {
     /// # Errors
     /// [`MigrateError`].
     pub async fn applied(&self) -> Result<Vec<Applied>, MigrateError> {
+        self.clean().await?;
         history(&self.client).await
     }
 
@@ -216,13 +233,16 @@ impl Migrator {
 
     /// A transaction in which the statements were run.
     async fn begin(&mut self, work: &Work<'_>) -> Result<Transaction<'_>, MigrateError> {
+        self.clean().await?;
         let transaction = self.client.transaction().await.map_err(refused)?;
         let Migration { version, name, .. } = work.migration;
         let run = async {
             // The change log names the migration as the writer.
             let settings = "SELECT set_config('raystream.principal', $1, true), set_config('raystream.migrating', 'on', true)";
             transaction.execute(settings, &[&format!("migration {version} {name}")]).await?;
-            transaction.execute("SELECT raystream.run_migration($1)", &[&work.statements]).await
+            transaction.execute("SELECT raystream.run_migration($1)", &[&work.statements]).await?;
+            // The record is written by who began it.
+            transaction.batch_execute("RESET SESSION AUTHORIZATION; RESET ROLE").await
         };
         run.await.map_err(|error| work.judge(&error))?;
         Ok(transaction)

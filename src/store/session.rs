@@ -71,6 +71,8 @@ pub(super) struct Session {
     pub(super) driver: Driver,
     /// What a cancel request for it is protected by.
     pub(super) tls: Tls,
+    /// The statements that set it up.
+    pub(super) settings: String,
 }
 
 /// The client of a session that a task of its own drives. When it is dropped the connection is closed, after a moment also
@@ -137,14 +139,14 @@ async fn set_up(options: &StoreOptions, access: Access) -> Result<Session, Start
             pooler::refuse(options, &client).await?;
         }
         let settings = settings(options, access, server.synchronous_commit());
-        client.batch_execute(&settings).await.map_err(|error| refused(&error))
+        client.batch_execute(&settings).await.map(|()| settings).map_err(|error| refused(&error))
     };
-    tokio::select! {
+    let settings = tokio::select! {
         biased;
         () = &mut driver => return Err(StartError::Unreachable("the connection ended".to_owned())),
         set_up = set_up => set_up?,
-    }
-    Ok(Session { client, driver, tls: options.tls.clone() })
+    };
+    Ok(Session { client, driver, tls: options.tls.clone(), settings })
 }
 
 /// Opens a connection and changes nothing on it.

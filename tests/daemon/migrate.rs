@@ -321,6 +321,44 @@ fn a_kill_leaves_a_migration_undone_and_the_next_command_does_it() {
 }
 
 #[test]
+fn a_migration_finds_nothing_of_the_session_of_the_one_before() {
+    let project = Project::new("migrate_sessions");
+    project.schema(USERS);
+    project.ok(&["up"]);
+    project.sql("CREATE ROLE migrate_guest; GRANT CREATE, USAGE ON SCHEMA public TO migrate_guest");
+    project.file(
+        "0002_leaves.sql",
+        "CREATE TEMP TABLE scratch (a int);\n\
+         SET session_replication_role = replica;\n\
+         SET standard_conforming_strings = off;\n\
+         SELECT set_config('search_path', '', false), set_config('raystream.migrating', 'on', false);\n\
+         SET lock_timeout = '1ms';\n\
+         SET ROLE migrate_guest;",
+        "",
+    );
+    let expected = "current_setting('session_replication_role') = 'origin' AND current_setting('lock_timeout') = '10s' \
+        AND current_setting('standard_conforming_strings') = 'on' AND current_user = session_user \
+        AND current_setting('TimeZone') = 'UTC' AND to_regclass('pg_temp.scratch') IS NULL \
+        AND current_setting('search_path') LIKE '%public%'";
+    project.file(
+        "0003_finds.sql",
+        &format!(
+            "CREATE TABLE public.made (a int);\nUPDATE users SET data = data || '{{\"age\": 4}}';\n\
+             DO $$ BEGIN ASSERT {expected}, 'the session is another one'; END $$;"
+        ),
+        "DROP TABLE public.made;",
+    );
+    project.insert("users", "a", &json!({"name": "ann", "age": 3}));
+    project.ok(&["up"]);
+    assert_eq!((project.applied().as_str(), project.lock()["version"].clone()), ("1,2,3", json!(3)));
+    assert_eq!(project.document("users", "a")["age"], 4);
+    // With its triggers: the change is in the log.
+    let logged = "SELECT count(*) FROM raystream.changes WHERE principal = 'migration 3 finds'";
+    assert_eq!(project.sql(logged), "1");
+    assert_eq!(project.sql("SELECT count(*) FROM public.made"), "0");
+}
+
+#[test]
 fn another_database_gets_the_same_history() {
     let first = Project::new("migrate_first");
     first.schema(USERS);

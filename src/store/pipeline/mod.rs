@@ -136,7 +136,7 @@ impl Pipeline {
         session: Session,
         options: &StoreOptions,
     ) {
-        let Session { client, driver, tls } = session;
+        let Session { client, driver, tls, .. } = session;
         let mut pipeline = Self {
             bell: dispatch.open(line),
             dispatch,
