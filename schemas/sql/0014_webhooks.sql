@@ -6,6 +6,8 @@ CREATE TABLE raystream.webhooks (
     -- The logical table. It may be dropped, and made again.
     owner          text NOT NULL,
     name           text NOT NULL,
+    -- Its name in the log, as the position knows it. Under another one it is another table.
+    ptr            text NOT NULL,
     url            text NOT NULL,
     -- Letters of raystream.changes.op.
     operations     text NOT NULL CHECK (operations ~ '^[iud]+$'),

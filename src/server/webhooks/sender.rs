@@ -127,6 +127,11 @@ impl Sender {
                 overflow: Overflow::Block,
             };
             match self.context.feed.subscribe(request).await {
+                // What waits is of the former one, and so is whatever nobody logged between the two.
+                Ok(subscription) if subscription.log_name() != self.held.ptr => {
+                    let reason = format!("the table `{}` was made, or attached, anew", self.held.table);
+                    return self.lost(subscription.log_name(), &reason).await;
+                }
                 Ok(mut subscription) => {
                     subscription.say_position_every(POSITION_EVERY);
                     self.take(&mut subscription).await?;
@@ -135,7 +140,10 @@ impl Sender {
                     let trouble = format!("there is no table `{}`", self.held.table);
                     self.written(Note::Trouble(&trouble)).await?;
                 }
-                Err(StoreError::InvalidInput(reason)) => return self.lost(&reason).await,
+                Err(StoreError::InvalidInput(reason)) => {
+                    let same = Arc::clone(&self.held);
+                    return self.lost(&same.ptr, &reason).await;
+                }
                 Err(error) => {
                     tracing::debug!(webhook = %self.held.id, %error, "no subscription for a webhook")
                 }
@@ -163,7 +171,8 @@ impl Sender {
                     // Without a snapshot there are none.
                     Item::Snapshot(_) | Item::SnapshotEnd { .. } => {}
                     Item::Ended { reason: EndReason::Reset(reason), .. } => {
-                        self.lost(&reason).await?;
+                        let same = Arc::clone(&self.held);
+                        self.lost(&same.ptr, &reason).await?;
                     }
                     Item::Ended { reason, .. } => {
                         tracing::debug!(webhook = %self.held.id, ?reason, "the subscription of a webhook ended");
@@ -283,10 +292,11 @@ impl Sender {
         Over
     }
 
-    /// The log does not go back to the position: with the oldest that is kept, and a message about it, from the next taking on.
-    async fn lost<T>(&mut self, reason: &str) -> Result<T, Over> {
+    /// The log does not go back to the position, or the table is another one, `ptr`: with the oldest that is kept of it, and a
+    /// message about it, from the next taking on.
+    async fn lost<T>(&mut self, ptr: &str, reason: &str) -> Result<T, Over> {
         tracing::warn!(webhook = %self.held.id, reason, "a webhook lost changes: it goes on with the oldest that is kept");
-        self.written(Note::Lost(reason)).await?;
+        self.written(Note::Lost { ptr, reason }).await?;
         Err(Over)
     }
 
@@ -335,7 +345,7 @@ impl Sender {
             Note::Failed(failed, rest) => store.failed(held, position, sent, failed, *rest).await,
             Note::Died { behind, failed, body } => store.died(held, behind, failed, body).await,
             Note::Gone(reason) => store.gone(held, position, sent, reason).await,
-            Note::Lost(reason) => store.lost(held, &store.oldest().await?, reason).await,
+            Note::Lost { ptr, reason } => store.lost(held, ptr, &store.oldest().await?, reason).await,
             Note::ResetTold => store.reset_told(held).await,
             Note::Trouble(error) => store.troubled(held, error).await,
         }
@@ -362,8 +372,8 @@ enum Note<'a> {
     Died { behind: &'a str, failed: &'a Failed<'a>, body: &'a [u8] },
     /// The receiver wants nothing any more.
     Gone(&'a str),
-    /// The log does not go back far enough.
-    Lost(&'a str),
+    /// The log does not go back far enough, or the table, which is `ptr` there, is another one.
+    Lost { ptr: &'a str, reason: &'a str },
     /// The receiver knows that.
     ResetTold,
     /// Nothing can be sent, which is no event's fault.

@@ -111,6 +111,11 @@ impl Subscription {
         }
     }
 
+    /// What is subscribed to by its name in the log: a table that was made anew has another one.
+    pub fn log_name(&self) -> &str {
+        &self.target.physical.table
+    }
+
     /// Has this subscription say its position after so long without an item, whatever the feed's option is: for a reader that
     /// keeps it, and must not lose it in a table where nothing happens.
     pub fn say_position_every(&mut self, every: Duration) {

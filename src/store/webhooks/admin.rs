@@ -210,9 +210,9 @@ impl Admin {
     /// [`WebhookError::NoTable`], [`WebhookError::TooMany`]
     pub async fn add(&self, new: &NewWebhook) -> Result<WebhookId, WebhookError> {
         const ADD: &str = "INSERT INTO raystream.webhooks \
-            (id, owner, name, url, operations, secret, attempts_max, position) \
-            SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE (SELECT count(*) FROM raystream.webhooks) < $9";
-        self.check_table(&new.table).await?;
+            (id, owner, name, url, operations, secret, attempts_max, position, ptr) \
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $10 WHERE (SELECT count(*) FROM raystream.webhooks) < $9";
+        let ptr = self.log_name(&new.table).await?;
         let id = new_id()?;
         let position = self.end(LogEnd::Now).await?;
         let attempts = i32::try_from(new.attempts.clamp(1, ATTEMPTS_MAX)).unwrap_or(1);
@@ -230,16 +230,18 @@ impl Admin {
                     &attempts,
                     &&*position,
                     &WEBHOOKS_MAX,
+                    &ptr,
                 ],
             )
             .await?;
         if added == 0 { Err(WebhookError::TooMany) } else { Ok(id) }
     }
 
-    async fn check_table(&self, table: &TableName) -> Result<(), WebhookError> {
-        const TABLE: &str = "SELECT FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
+    /// A table's name in the log.
+    async fn log_name(&self, table: &TableName) -> Result<String, WebhookError> {
+        const TABLE: &str = "SELECT s.ptr FROM raystream.storage AS s WHERE s.owner = $1 AND s.name = $2";
         match self.0.query_opt(TABLE, &[&NAMESPACE, &table.as_str()]).await? {
-            Some(_) => Ok(()),
+            Some(row) => Ok(row.try_get(0)?),
             None => Err(WebhookError::NoTable(table.as_str().to_owned())),
         }
     }
@@ -309,7 +311,9 @@ impl Admin {
     /// [`WebhookError::Unknown`], [`WebhookError::Cursor`]
     pub async fn replay(&self, id: &str, from: &ReplayFrom) -> Result<(), WebhookError> {
         const REPLAY: &str = "UPDATE raystream.webhooks AS w SET position = $2, reset_due = false, trying = NULL, \
-            attempts = 0, trying_since = NULL, next_attempt = NULL, epoch = w.epoch + 1 WHERE w.id = $1";
+            attempts = 0, trying_since = NULL, next_attempt = NULL, epoch = w.epoch + 1, \
+            ptr = coalesce((SELECT s.ptr FROM raystream.storage AS s WHERE s.owner = w.owner AND s.name = w.name), w.ptr) \
+            WHERE w.id = $1";
         let position = match from {
             ReplayFrom::Oldest => self.end(LogEnd::Oldest).await?,
             ReplayFrom::Now => self.end(LogEnd::Now).await?,

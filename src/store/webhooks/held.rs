@@ -19,6 +19,8 @@ pub struct Held {
     pub id: WebhookId,
     /// Of which table.
     pub table: TableName,
+    /// The name of that table in the log, when the position was written.
+    pub ptr: String,
     /// Where to.
     pub target: Target,
     /// Which changes.
@@ -68,7 +70,7 @@ pub struct Failed<'a> {
 /// The columns of [`Held::of`].
 pub(super) const COLUMNS: &str = "w.id, w.name, w.url, w.operations, w.secret, w.attempts_max, w.position, w.epoch, w.trying, \
     w.attempts, w.trying_since, extract(epoch FROM clock_timestamp() - w.trying_since)::float8, \
-    extract(epoch FROM w.next_attempt - clock_timestamp())::float8, w.reset_due, w.resets, w.reset_reason";
+    extract(epoch FROM w.next_attempt - clock_timestamp())::float8, w.reset_due, w.resets, w.reset_reason, w.ptr";
 
 /// What every statement of a sender ends with; its first two parameters.
 const MINE: &str = "w.id = $1 AND w.epoch = $2";
@@ -106,6 +108,7 @@ impl Held {
             secret: Secret::from_bytes(&secret).map_err(|_| odd("its secret"))?,
             attempts_max: count(5)?,
             position: column(row, 6)?,
+            ptr: column(row, 16)?,
             epoch: column(row, 7)?,
             trying,
             reset,
@@ -216,11 +219,12 @@ impl Webhooks {
         self.write(held, set, &[&position, &sent, &kept(reason)]).await
     }
 
-    /// The log does not go back to the position: it goes on with the oldest that is kept, and the receiver is to be told.
-    pub async fn lost(&self, held: &Held, oldest: &str, reason: &str) -> Result<bool, StoreError> {
+    /// The log does not go back to the position, or the table is another one, `ptr` in the log: it goes on with the oldest that is
+    /// kept of that, and the receiver is to be told.
+    pub async fn lost(&self, held: &Held, ptr: &str, oldest: &str, reason: &str) -> Result<bool, StoreError> {
         let set = "position = $3, resets = w.resets + 1, reset_at = now(), reset_reason = $4, reset_due = true, \
-                   trying = NULL, attempts = 0, trying_since = NULL, next_attempt = NULL";
-        self.write(held, set, &[&oldest, &kept(reason)]).await
+                   trying = NULL, attempts = 0, trying_since = NULL, next_attempt = NULL, ptr = $5";
+        self.write(held, set, &[&oldest, &kept(reason), &ptr]).await
     }
 
     /// The receiver knows of the reset.
