@@ -26,8 +26,11 @@ CREATE TABLE raystream.fields (
     FOREIGN KEY (owner, table_name) REFERENCES raystream.storage (owner, name) ON DELETE CASCADE
 );
 
--- 4 read, 2 write, 1 delete.
-ALTER TABLE raystream.storage ADD COLUMN permissions int NOT NULL DEFAULT 7;
+ALTER TABLE raystream.storage
+    -- 4 read, 2 write, 1 delete.
+    ADD COLUMN permissions int NOT NULL DEFAULT 7,
+    -- A migration made or attached it, so that taking the migration back may take it away.
+    ADD COLUMN by_migration boolean NOT NULL DEFAULT false;
 
 -- Whether a value is of a type of the schema. What is not there, and null, is of each. Numbers are compared with the ends of
 -- their range first: a number of a hundred thousand digits is cheap to compare and not to round.
@@ -381,6 +384,9 @@ CREATE FUNCTION raystream.add_table(table_ text) RETURNS boolean LANGUAGE plpgsq
 DECLARE
     made boolean := raystream.create_table('public', table_);
 BEGIN
+    IF made THEN
+        UPDATE raystream.storage SET by_migration = true WHERE owner = 'public' AND name = table_;
+    END IF;
     PERFORM raystream.documents(table_);
     PERFORM raystream.show_table(table_);
     RETURN made;
@@ -391,6 +397,7 @@ CREATE FUNCTION raystream.add_attached(table_ text, physical regclass, columns_ 
     SET search_path = pg_catalog AS $$
 DECLARE
     missing text;
+    ptr_ text;
 BEGIN
     SELECT c.name INTO missing FROM unnest(columns_) AS c (name) WHERE NOT EXISTS (
         SELECT FROM pg_attribute AS a WHERE a.attrelid = physical AND a.attname = c.name AND a.attnum > 0
@@ -402,20 +409,29 @@ BEGIN
     IF NOT EXISTS (SELECT FROM raystream.storage AS s
         WHERE s.owner = 'public' AND s.name = table_ AND s.attached = physical) THEN
         PERFORM raystream.attach('public', table_, physical);
+        UPDATE raystream.storage SET by_migration = true WHERE owner = 'public' AND name = table_ RETURNING ptr INTO ptr_;
+        PERFORM raystream.open_to_exec(ptr_);
     END IF;
 END $$;
 
--- Takes back that a table is declared. No document is lost: a table that has some stays, without the rules of the schema.
+-- Takes back that a table is declared. What was there before stays, attached or not. No document is lost: a table that has some
+-- stays too, without the rules of the schema, and is nothing of a migration any more.
 CREATE FUNCTION raystream.undo_add_table(table_ text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
 DECLARE
-    physical regclass;
+    found_ record;
     is_used boolean;
 BEGIN
-    IF EXISTS (SELECT FROM raystream.storage AS s
-        WHERE s.owner = 'public' AND s.name = table_ AND s.attached IS NOT NULL) THEN RETURN; END IF;
-    physical := raystream.documents(table_);
-    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE _deleted_txid IS NULL)', physical) INTO is_used;
-    IF NOT is_used THEN PERFORM raystream.remove_table(table_); END IF;
+    SELECT s.by_migration, s.attached INTO found_ FROM raystream.storage AS s
+        WHERE s.owner = 'public' AND s.name = table_;
+    IF found_.by_migration IS NOT TRUE THEN RETURN; END IF;
+    IF found_.attached IS NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE _deleted_txid IS NULL)', raystream.documents(table_)) INTO is_used;
+        IF is_used THEN
+            UPDATE raystream.storage SET by_migration = false WHERE owner = 'public' AND name = table_;
+            RETURN;
+        END IF;
+    END IF;
+    PERFORM raystream.remove_table(table_);
 END $$;
 
 -- Takes back a column that a migration added, when nothing was written into it.

@@ -503,6 +503,41 @@ fn removing_a_table_deletes_its_documents_first_and_undoing_one_keeps_them() {
 }
 
 #[test]
+fn an_attached_table_of_a_migration_is_read_with_sql_and_taken_off_by_down() {
+    let project = Project::of(Arc::new(TestDaemon::start()));
+    let url = project.daemon.url.clone();
+    project.sql(
+        "CREATE TABLE public.orders (id int PRIMARY KEY, total float8); INSERT INTO public.orders VALUES (1, 5)",
+    );
+    let exec = || {
+        let args = json!({"table": "orders", "sql": "SELECT data->>'total' AS total FROM orders"});
+        call(&url, "table.exec", &args)
+    };
+    let declared = "[tables.orders]\nattached = 'public.orders'\nfields.total = 'number'\n";
+    project.schema(declared);
+    project.ok(&["up"]);
+    let rows = exec().expect("the role of table.exec may read it");
+    assert!(rows.to_string().contains("\"5\""), "{rows}");
+    project.ok(&["down"]);
+    let names = "SELECT coalesce(string_agg(name, ',' ORDER BY name), '') FROM raystream.storage";
+    let triggers =
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.orders'::regclass AND NOT tgisinternal";
+    assert_eq!((project.sql(names).as_str(), project.sql(triggers).as_str()), ("", "0"));
+
+    // What somebody attached, or made, before any migration stays, also without a document.
+    let data = project.daemon.data().to_str().expect("text").to_owned();
+    let (status, _, err) = raystream(&["attach", "--data", &data, "public.orders"]);
+    assert_eq!(status, Some(0), "{err}");
+    call(&url, "table.create", &json!({"table": "mine"})).expect("it can be made");
+    project.schema(&format!("{declared}[tables.mine]\n[tables.new]\n"));
+    project.ok(&["up"]);
+    assert_eq!(project.sql(names), "mine,new,orders");
+    project.ok(&["down"]);
+    assert_eq!(project.sql(names), "mine,orders");
+    exec().expect("it is attached as before");
+}
+
+#[test]
 fn types_in_the_database_are_those_of_the_library() {
     let project = Project::new("migrate_types");
     project.schema("");
