@@ -48,6 +48,19 @@ mod tests {
         assert!(drawn.iter().all(|pause| *pause <= Duration::from_secs(16)));
     }
 
+    /// The figures of `ATTEMPTS_DEFAULT` and `ATTEMPTS_MAX`, and of docs/webhooks.md.
+    #[test]
+    fn the_pauses_between_all_attempts_last_as_long_as_is_said() {
+        use crate::store::webhooks::{ATTEMPTS_DEFAULT, ATTEMPTS_MAX};
+        let hours = |attempts: u32, fraction: f64| {
+            let pauses = (1..attempts).map(|failures| after(failures, fraction));
+            pauses.sum::<Duration>().as_secs_f64() / 3_600.0
+        };
+        assert!((4.0..4.5).contains(&hours(ATTEMPTS_DEFAULT, 1.0)), "{}", hours(ATTEMPTS_DEFAULT, 1.0));
+        assert!((2.0..2.25).contains(&hours(ATTEMPTS_DEFAULT, 0.5)), "{}", hours(ATTEMPTS_DEFAULT, 0.5));
+        assert!((24.0..30.0).contains(&hours(ATTEMPTS_MAX, 0.5)), "{}", hours(ATTEMPTS_MAX, 0.5));
+    }
+
     #[test]
     fn seconds_and_dates_are_understood_and_bounded() {
         let now = httpdate::parse_http_date("Fri, 31 Dec 1999 23:58:59 GMT").unwrap();

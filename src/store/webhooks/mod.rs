@@ -23,11 +23,13 @@ pub const WEBHOOKS_MAX: i64 = 100;
 /// up right, and the webhook is disabled rather than that a disk fills or an event is lost.
 pub const DEAD_LETTERS_MAX: i64 = 1_000;
 
-/// The most attempts that a webhook may be given for one event: with the pauses between them this is more than a day.
-pub const ATTEMPTS_MAX: u32 = 24;
+/// The most attempts that a webhook may be given for one event: the pauses between them add up to more than a day on average, after
+/// which an event is given up anyway.
+pub const ATTEMPTS_MAX: u32 = 64;
 
-/// The attempts for one event when nothing else was said: the pauses between them add up to an hour at most, half of it on average.
-pub const ATTEMPTS_DEFAULT: u32 = 12;
+/// The attempts for one event when nothing else was said: the pauses between them add up to four hours at most, two on average, so
+/// that a receiver may be away for an hour.
+pub const ATTEMPTS_DEFAULT: u32 = 16;
 
 /// The longest text of an error that is kept, in characters: a line for an operator.
 const ERROR_LEN_MAX: usize = 300;
