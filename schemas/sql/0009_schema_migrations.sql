@@ -460,3 +460,8 @@ BEGIN
     EXECUTE format('DROP VIEW IF EXISTS pg_temp.%I', table_);
     EXECUTE format('DROP TABLE %s', physical);
 END $$;
+
+-- As before, and the text itself is measured: a number of a few bytes can be one of a hundred thousand digits.
+CREATE OR REPLACE FUNCTION raystream.row_image(image jsonb) RETURNS jsonb LANGUAGE sql STABLE
+    RETURN CASE WHEN octet_length(image::text) > 983040
+        THEN jsonb_build_object('_too_large', octet_length(image::text)) ELSE image END;

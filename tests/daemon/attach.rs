@@ -153,6 +153,14 @@ async fn an_attached_table_is_read_like_others_and_not_written() {
     // What no message could carry says so.
     let big = call("table.get", json!({"table": "big", "id": "1"})).await.unwrap();
     assert_eq!(big["data"], json!({"_too_large": 1_000_018}));
+    // Also when it is short as Postgres stores it.
+    daemon.sql(
+        "CREATE TABLE public.digits (id int PRIMARY KEY, n numeric[]); \
+         INSERT INTO public.digits VALUES (1, array_fill(1e131071::numeric, ARRAY[8]))",
+    );
+    attach(&daemon, &["digits"]);
+    let digits = call("table.get", json!({"table": "digits", "id": "1"})).await.unwrap();
+    assert!(digits["data"]["_too_large"].as_i64() > Some(8 * 131_072), "{digits}");
     for (method, args) in [
         ("table.set", json!({"table": "items", "id": "a", "data": 1})),
         ("table.update", json!({"table": "items", "id": "k007", "data": {}})),
