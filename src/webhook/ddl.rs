@@ -13,7 +13,8 @@ use super::target::{Target, TargetError};
 /// The longest name of Postgres, in bytes. It would cut a longer one, and then mean another table.
 const NAME_LEN_MAX: usize = 63;
 
-/// The longest image of a row, in bytes of JSON: as long as the longest document, so that two of them are an event that is read.
+/// The longest image of a row, in bytes of JSON: as long as the longest document, so that two of them are an event that is read. The
+/// text itself is measured: a number of a few bytes can be one of a hundred thousand digits.
 const IMAGE_LEN_MAX: usize = 983_040;
 
 /// Why no statement was written.
@@ -34,7 +35,7 @@ pub enum DdlError {
 }
 
 /// The statements that make the outbox and the function of the triggers. An event goes into it with the URL of the gateway, and is
-/// what [`parse_webhook_event`](super::parse_webhook_event) reads: `table`, `operation`, `new`, `old`.
+/// what [`parse_webhook_event`](super::parse_webhook_event) reads: `table` (without its schema), `operation`, `new`, `old`.
 ///
 /// A row of more than 960 KiB of JSON is there as `{"_too_large": bytes}`: a trigger must not make a write fail that Postgres
 /// takes.
@@ -56,7 +57,7 @@ CREATE TABLE IF NOT EXISTS raystream_webhook.outbox (
 );
 CREATE OR REPLACE FUNCTION raystream_webhook.image(image jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE
     SET search_path = pg_catalog, pg_temp AS $raystream$
-    SELECT CASE WHEN pg_column_size(image) > {IMAGE_LEN_MAX} / 6 AND octet_length(image::text) > {IMAGE_LEN_MAX}
+    SELECT CASE WHEN octet_length(image::text) > {IMAGE_LEN_MAX}
         THEN jsonb_build_object('_too_large', octet_length(image::text)) ELSE image END
 $raystream$;
 CREATE OR REPLACE FUNCTION raystream_webhook.notify() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -65,6 +66,16 @@ DECLARE
     new_ jsonb;
     old_ jsonb;
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        -- It fires nothing for its rows: each of them is told before it goes, by the table that it is in. Tables that inherit have
+        -- triggers of their own, partitions have not.
+        EXECUTE format('INSERT INTO raystream_webhook.outbox (url, event) SELECT %L, jsonb_build_object(''table'', c.relname,
+                ''operation'', ''DELETE'', ''new'', NULL, ''old'', raystream_webhook.image(to_jsonb(row_.*)))
+            FROM %s %I.%I AS row_ JOIN pg_class AS c ON c.oid = row_.tableoid', '{gateway_url}',
+            (SELECT CASE relkind WHEN 'p' THEN '' ELSE 'ONLY' END FROM pg_class WHERE oid = TG_RELID),
+            TG_TABLE_SCHEMA, TG_TABLE_NAME);
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'DELETE' THEN new_ := raystream_webhook.image(to_jsonb(NEW)); END IF;
     IF TG_OP <> 'INSERT' THEN old_ := raystream_webhook.image(to_jsonb(OLD)); END IF;
     INSERT INTO raystream_webhook.outbox (url, event) VALUES ('{gateway_url}',
@@ -77,8 +88,9 @@ REVOKE ALL ON FUNCTION raystream_webhook.notify() FROM PUBLIC;
     ))
 }
 
-/// The statement that has a table's changes put into the outbox. `table_name` is `orders` or `shop.orders`; it is quoted, so
-/// capitals count. Wants what [`generate_notify_function`] makes.
+/// The statements that have a table's changes put into the outbox. `table_name` is `orders` or `shop.orders`; it is quoted, so
+/// capitals count. Wants what [`generate_notify_function`] makes. A TRUNCATE is a delete of each row, for which whoever owns that
+/// function has to have the right to read the table.
 ///
 /// # Errors
 /// [`DdlError::Table`]: a name that is not of that form is refused and not changed, because a name that was cleaned is another
@@ -91,7 +103,9 @@ pub fn generate_trigger_ddl(table_name: &str) -> Result<String, DdlError> {
     let quoted = parts.iter().map(|part| format!("\"{part}\"")).collect::<Vec<_>>().join(".");
     Ok(format!(
         "CREATE OR REPLACE TRIGGER raystream_webhook AFTER INSERT OR UPDATE OR DELETE ON {quoted}\n    \
-         FOR EACH ROW EXECUTE FUNCTION raystream_webhook.notify();\n"
+         FOR EACH ROW EXECUTE FUNCTION raystream_webhook.notify();\n\
+         CREATE OR REPLACE TRIGGER raystream_webhook_truncate BEFORE TRUNCATE ON {quoted}\n    \
+         FOR EACH STATEMENT EXECUTE FUNCTION raystream_webhook.notify();\n"
     ))
 }
 

@@ -16,7 +16,9 @@ async fn the_statements_are_valid_and_fill_an_outbox_with_events() {
         .batch_execute(
             "CREATE ROLE webhook_writer; CREATE SCHEMA \"Shop\"; GRANT USAGE ON SCHEMA \"Shop\" TO webhook_writer; \
              CREATE TABLE \"Shop\".\"select\" (id int PRIMARY KEY, total numeric, note text); \
-             GRANT ALL ON \"Shop\".\"select\" TO webhook_writer; CREATE TABLE plain (id text)",
+             GRANT ALL ON \"Shop\".\"select\" TO webhook_writer; CREATE TABLE plain (id text); \
+             CREATE TABLE many (id int, numbers numeric[]) PARTITION BY LIST (id); \
+             CREATE TABLE one PARTITION OF many FOR VALUES IN (1)",
         )
         .await
         .unwrap();
@@ -24,6 +26,7 @@ async fn the_statements_are_valid_and_fill_an_outbox_with_events() {
         generate_notify_function("https://gateway.example/webhook?a=%27").unwrap(),
         generate_trigger_ddl("Shop.select").unwrap(),
         generate_trigger_ddl("plain").unwrap(),
+        generate_trigger_ddl("many").unwrap(),
         generate_cleanup_function(),
     ]
     .concat();
@@ -42,6 +45,9 @@ async fn the_statements_are_valid_and_fill_an_outbox_with_events() {
         "DELETE FROM \"Shop\".\"select\"",
         "RESET ROLE",
         "INSERT INTO plain VALUES (repeat('x', 1000000))",
+        // A few bytes as they are stored, and a million as text.
+        "INSERT INTO many VALUES (1, array_fill(1e131071::numeric, ARRAY[8]))",
+        "TRUNCATE plain, many",
     ] {
         admin.batch_execute(statements).await.unwrap();
     }
@@ -56,14 +62,22 @@ async fn the_statements_are_valid_and_fill_an_outbox_with_events() {
         rows.iter().map(|row| parse_webhook_event(row.get::<_, String>(2).as_bytes()).unwrap()).collect();
     let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
     use WebhookChangeKind::{Delete, Insert, Update};
-    assert_eq!(kinds, [Insert, Update, Delete, Insert], "what was rolled back is not told");
+    assert_eq!(
+        kinds,
+        [Insert, Update, Delete, Insert, Insert, Delete, Delete],
+        "what was rolled back is not told, and each row that TRUNCATE removes is"
+    );
+    let tables: Vec<_> = events[3..].iter().map(|event| event.table.as_str()).collect();
+    assert_eq!(tables, ["plain", "one", "plain", "one"]);
     assert!(events[..3].iter().all(|event| event.table == "select" && event.id.as_deref() == Some("7")));
     let image = |image: &Option<Box<serde_json::value::RawValue>>| -> serde_json::Value {
         serde_json::from_str(image.as_ref().unwrap().get()).unwrap()
     };
     assert_eq!(image(&events[1].data)["total"], "NaN");
     assert_eq!(image(&events[1].old_data)["note"], "a");
-    assert!(image(&events[3].data)["_too_large"].as_i64().unwrap() > 1_000_000);
+    for told in [&events[3].data, &events[4].data, &events[5].old_data, &events[6].old_data] {
+        assert!(image(told)["_too_large"].as_i64().unwrap() > 1_000_000, "{told:?}");
+    }
 
     // What nobody takes is removed when it is old.
     admin.batch_execute("INSERT INTO plain SELECT n::text FROM generate_series(1, 5) AS n").await.unwrap();
