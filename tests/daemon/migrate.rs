@@ -280,6 +280,24 @@ fn a_migration_that_fails_leaves_nothing_and_says_where() {
 }
 
 #[test]
+fn a_broken_connection_hides_neither_the_failure_nor_what_was_done() {
+    let project = Project::new("migrate_breaks");
+    project.schema(USERS);
+    project.file("0001_good.sql", "CREATE TABLE public.good (a int);", "DROP TABLE public.good;");
+    project.file("0002_ends.sql", "SELECT pg_terminate_backend(pg_backend_pid());", "");
+    let (status, out, err) = project.run(&["up"]);
+    assert_eq!(status, Some(1), "{out}{err}");
+    assert!(err.contains("migration 2 (ends) was rolled back"), "{err}");
+    assert!(out.starts_with("applied 0001 good") && !out.contains("the database is at"), "{out}");
+    assert_eq!(project.applied(), "1");
+    // What the broken one could not write down, the next one does.
+    project.file("0002_ends.sql", "SELECT 1;", "");
+    project.ok(&["up"]);
+    assert_eq!(project.lock()["migrations"][0]["name"], "good");
+    assert_eq!(project.lock()["version"], json!(project.applied().split(',').count()));
+}
+
+#[test]
 fn a_kill_leaves_a_migration_undone_and_the_next_command_does_it() {
     let project = Project::new("migrate_kill");
     project.schema(USERS);

@@ -132,22 +132,27 @@ fn up(arguments: &UpArguments, output: &mut Output) -> Result<(), Failure> {
                 }
             }
         }
-        if matches!(error, Some(MigrateError::Unknown { .. })) {
-            return Err(error.expect("it was looked at"));
-        }
-        // What was applied before a failure is done, and is recorded.
-        let applied = migrator.applied().await?;
-        let lock = match applied.len() > content.lock.migrations.len() {
-            true => lock_of(&migrator, &content.lock, &plan.migrations[..applied.len()], &applied).await?,
-            false => content.lock.clone(),
+        // What was applied before a failure is done, and is recorded. Where the connection broke the next `up` records it.
+        let recorded = async {
+            let applied = migrator.applied().await?;
+            let lock = match applied.len() > content.lock.migrations.len() {
+                true => {
+                    lock_of(&migrator, &content.lock, &plan.migrations[..applied.len()], &applied).await?
+                }
+                false => content.lock.clone(),
+            };
+            Ok::<_, MigrateError>((u32::try_from(applied.len()).ok(), lock))
         };
-        Ok((done, applied.len(), lock, error))
+        let (version, lock) = recorded.await.unwrap_or_else(|unread| {
+            error.get_or_insert(unread);
+            (None, content.lock.clone())
+        });
+        Ok((done, version, lock, error))
     })?;
     if lock != content.lock {
         folder.write_lock(&lock)?;
     }
     if error.is_none() || !done.is_empty() {
-        let version = u32::try_from(version).unwrap_or(u32::MAX);
         output.result(
             show::done_text("applied", &done, version),
             &show::done_value("applied", &done, version),
@@ -195,7 +200,7 @@ fn down(arguments: &DownArguments, output: &mut Output) -> Result<(), Failure> {
     if lock != content.lock {
         folder.write_lock(&lock)?;
     }
-    let version = reverted.version.saturating_sub(1);
+    let version = Some(reverted.version.saturating_sub(1));
     let done = [reverted];
     output.result(show::done_text("reverted", &done, version), &show::done_value("reverted", &done, version))
 }

@@ -63,7 +63,7 @@ fn planned_value(planned: &Planned) -> Value {
 }
 
 /// What was done.
-pub(super) fn done_text(what: &str, done: &[Migration], version: u32) -> String {
+pub(super) fn done_text(what: &str, done: &[Migration], version: Option<u32>) -> String {
     let mut text = String::new();
     for migration in done {
         writeln!(text, "{what} {:04} {}", migration.version, migration.name).expect("a string takes it");
@@ -71,11 +71,14 @@ pub(super) fn done_text(what: &str, done: &[Migration], version: u32) -> String 
             writeln!(text, "    {change}").expect("a string takes it");
         }
     }
-    text + &format!("the database is at version {version}")
+    match version {
+        Some(version) => text + &format!("the database is at version {version}"),
+        None => text.trim_end().to_owned(),
+    }
 }
 
 /// What was done, for a program.
-pub(super) fn done_value(what: &str, done: &[Migration], version: u32) -> Value {
+pub(super) fn done_value(what: &str, done: &[Migration], version: Option<u32>) -> Value {
     let list: Vec<Value> = done
         .iter()
         .map(|migration| json!({ "version": migration.version, "name": migration.name }))
