@@ -17,8 +17,7 @@ mod target;
 
 pub use ddl::{DdlError, generate_cleanup_function, generate_notify_function, generate_trigger_ddl};
 pub use event::{
-    WEBHOOK_EVENT_DEPTH_MAX, WEBHOOK_EVENT_LEN_MAX, WebhookChangeEvent, WebhookChangeKind, WebhookEventError,
-    parse_webhook_event,
+    WEBHOOK_EVENT_LEN_MAX, WebhookChangeEvent, WebhookChangeKind, WebhookEventError, parse_webhook_event,
 };
 pub use network::{Networks, NotANetwork, is_public};
 pub use registry::{SubscriptionId, SubscriptionRegistry};
