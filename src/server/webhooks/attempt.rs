@@ -32,9 +32,11 @@ const HEADERS_MAX: usize = 64;
 const ANSWER_LEN_MAX: usize = 64 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a connection may wait for the next message: shorter than receivers wait, so that theirs rarely ends first. Names are
-/// resolved, and addresses judged, at least this often.
+/// How long a connection may wait for the next message: shorter than receivers wait, so that theirs rarely ends first.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+
+/// How long a connection is used, however busy it is: names are resolved, and addresses judged, at least this often.
+const OPEN_MAX: Duration = Duration::from_secs(60);
 
 /// What became of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +63,13 @@ pub(super) struct Line {
 struct Open {
     sender: SendRequest<Body>,
     driver: JoinHandle<()>,
+    opened: Instant,
     used: Instant,
+}
+
+/// Whether a connection may take one more message.
+fn is_fresh(opened: Instant, used: Instant, now: Instant) -> bool {
+    now.duration_since(used) < IDLE_MAX && now.duration_since(opened) < OPEN_MAX
 }
 
 impl Drop for Open {
@@ -89,7 +97,8 @@ impl Line {
     /// Sends a message once.
     pub(super) async fn post(&mut self, held: &Held, event: &str, body: &Bytes) -> Outcome {
         let failed = |error: String| Outcome::Failed { error, retry_after: None };
-        let open = self.open.take().filter(|open| open.used.elapsed() < IDLE_MAX);
+        let now = Instant::now();
+        let open = self.open.take().filter(|open| is_fresh(open.opened, open.used, now));
         match timeout(ATTEMPT_TIMEOUT, self.exchange(open, held, event, body)).await {
             Ok(Ok((open, response))) => {
                 let outcome = judge(&response, SystemTime::now());
@@ -126,7 +135,8 @@ impl Line {
                 tracing::debug!(%error, "a connection to a receiver ended");
             }
         });
-        let mut open = Open { sender, driver, used: Instant::now() };
+        let now = Instant::now();
+        let mut open = Open { sender, driver, opened: now, used: now };
         let response = open.sender.send_request(request(held, event, body)?).await?;
         Ok((open, response))
     }
@@ -186,6 +196,16 @@ async fn finish(mut open: Open, mut body: Incoming) -> Option<Open> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_is_left_when_it_waited_or_is_old() {
+        let opened = Instant::now();
+        let at = |seconds: u64| opened + Duration::from_secs(seconds);
+        assert!(is_fresh(opened, opened, opened));
+        assert!(is_fresh(opened, at(58), at(59)), "busy, and young enough");
+        assert!(!is_fresh(opened, at(59), at(60)), "busy, and too old");
+        assert!(!is_fresh(opened, at(1), at(5)), "it waited for too long");
+    }
 
     #[test]
     fn only_success_is_success() {
