@@ -160,6 +160,7 @@ async fn a_receiver_that_refuses_everything_is_disabled_before_it_fills_the_disk
     let found = state(&server, &id);
     assert_eq!(found["dead"], 1_000);
     assert!(found["disabled"].as_str().unwrap().contains("too many dead letters"));
+    assert_eq!(done(&server, &["dead", &id]).len(), 1_000);
     receiver.answer(|_| status(200));
     assert_eq!(done(&server, &["bury", &id, "--all"])[0], json!({"removed": 1_000}));
     done(&server, &["enable", &id]);

@@ -140,8 +140,17 @@ pub(super) fn run(arguments: &WebhookArguments, output: &mut Output) -> Result<(
             output.result(&one.id, &json!({ "enabled": one.id }))
         }
         WebhookCommand::Dead(one) => {
-            let dead = with_admin(&one.database, output, async |admin| admin.dead(&one.id).await)?;
-            show::dead(&dead, output)
+            let (endpoint, _) = one.database.resolve_with_config(output)?;
+            block_on(async {
+                let admin = Admin::connect(&endpoint).await?;
+                let mut behind = None;
+                loop {
+                    let page = admin.dead(&one.id, behind, output.is_json()).await?;
+                    let Some(last) = page.last() else { return Ok(()) };
+                    behind = Some(last.place);
+                    show::dead(&page, output)?;
+                }
+            })
         }
         WebhookCommand::Retry(letters) => {
             let event = letters.event.as_deref();
@@ -175,10 +184,19 @@ fn with_admin<T>(
     work: impl AsyncFnOnce(&Admin) -> Result<T, WebhookError>,
 ) -> Result<T, Failure> {
     let (endpoint, _) = database.resolve_with_config(output)?;
+    block_on(async { Ok(work(&Admin::connect(&endpoint).await?).await?) })
+}
+
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = super::runtime::build();
     let runtime = runtime.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
-    let done = runtime.block_on(async { work(&Admin::connect(&endpoint).await?).await });
-    done.map_err(|error| Failure::failed(error.to_string()))
+    runtime.block_on(work)
+}
+
+impl From<WebhookError> for Failure {
+    fn from(error: WebhookError) -> Self {
+        Self::failed(error.to_string())
+    }
 }
 
 fn add(arguments: &AddArguments, output: &mut Output) -> Result<(), Failure> {

@@ -69,9 +69,8 @@ pub(super) fn dead(letters: &[DeadLetter], output: &mut Output) -> Result<(), Fa
             letter.error
         );
         // As it was sent, digit for digit.
-        let body = std::str::from_utf8(&letter.body)
-            .ok()
-            .and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
+        let text = letter.body.as_deref().and_then(|body| std::str::from_utf8(body).ok());
+        let body = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok());
         output.result(
             line,
             &json!({

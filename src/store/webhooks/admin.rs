@@ -156,13 +156,18 @@ pub struct WebhookStatus {
     pub created_at: SystemTime,
 }
 
+/// How many dead letters are read at once: with their bodies, of two documents each, some tens of MiB at the worst.
+const DEAD_PAGE: i64 = 16;
+
 /// An event that was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its id, as the receiver saw it.
     pub event: String,
-    /// What was sent.
-    pub body: Vec<u8>,
+    /// Its place among those of all webhooks, in the order in which they were given up.
+    pub place: i64,
+    /// What was sent; `None` when it was not asked for.
+    pub body: Option<Vec<u8>>,
     /// How often.
     pub attempts: u32,
     /// When first.
@@ -327,15 +332,23 @@ impl Admin {
         if moved == 0 { Err(WebhookError::Unknown(id.to_owned())) } else { Ok(()) }
     }
 
-    /// The events of a webhook that were given up, the oldest first.
+    /// Some of the events of a webhook that were given up, the oldest first, behind the place of another one; with what was sent or
+    /// without. Behind the last one there are none.
     ///
     /// # Errors
     /// [`WebhookError::Unknown`]
-    pub async fn dead(&self, id: &str) -> Result<Vec<DeadLetter>, WebhookError> {
-        const DEAD: &str = "SELECT d.event, d.body, d.attempts, d.first_attempt, d.died_at, d.error, d.retry \
-            FROM raystream.webhook_dead AS d WHERE d.webhook = $1 ORDER BY d.place";
+    pub async fn dead(
+        &self,
+        id: &str,
+        behind: Option<i64>,
+        with_bodies: bool,
+    ) -> Result<Vec<DeadLetter>, WebhookError> {
+        const DEAD: &str = "SELECT d.event, CASE WHEN $3 THEN d.body END, d.attempts, d.first_attempt, d.died_at, d.error, \
+                d.retry, d.place \
+            FROM raystream.webhook_dead AS d WHERE d.webhook = $1 AND d.place > coalesce($2::bigint, 0) \
+            ORDER BY d.place LIMIT $4";
         self.status(id).await?;
-        let rows = self.0.query(DEAD, &[&id]).await?;
+        let rows = self.0.query(DEAD, &[&id, &behind, &with_bodies, &DEAD_PAGE]).await?;
         let letter = |row: &Row| {
             Ok(DeadLetter {
                 event: row.try_get(0)?,
@@ -345,6 +358,7 @@ impl Admin {
                 died_at: row.try_get(4)?,
                 error: row.try_get(5)?,
                 retry: row.try_get(6)?,
+                place: row.try_get(7)?,
             })
         };
         rows.iter().map(letter).collect::<Result<_, tokio_postgres::Error>>().map_err(WebhookError::from)
