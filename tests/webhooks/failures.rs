@@ -169,3 +169,19 @@ async fn a_receiver_that_refuses_everything_is_disabled_before_it_fills_the_disk
     let ids: Vec<_> = received.iter().map(|one| one.json()["id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, ["a", "b", "b", "c"], "the one that found no room was not lost");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_cannot_be_read_says_so_and_holds_up_nobody_else() {
+    let server = Server::start_with(ALLOWED).await;
+    let receiver = Receiver::start().await;
+    let (odd, _) = add(&server, &receiver.url(), &[]);
+    let (good, _) = add(&server, &receiver.url(), &[]);
+    let spoil = "UPDATE raystream.webhooks SET url = 'gopher://x', epoch = epoch + 1 WHERE id = $1";
+    server.admin().await.execute(spoil, &[&odd]).await.unwrap();
+    let said =
+        |shown: &Value| shown["last_error"]["message"].as_str().is_some_and(|text| text.contains("its URL"));
+    until_shown("it says why", &server, &odd, said).await;
+    assert!(server.log().contains(&odd), "{}", server.log());
+    set(&server.client(1).await, "a", json!(1)).await;
+    until_shown("the other one is sent", &server, &good, |shown| shown["sent"] == 1).await;
+}

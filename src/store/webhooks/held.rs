@@ -67,6 +67,17 @@ pub struct Failed<'a> {
     pub error: &'a str,
 }
 
+/// What of a webhook is not as raystream writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its {0} in the database is not one that raystream writes")]
+pub(super) struct Unreadable(&'static str);
+
+impl From<StoreError> for Unreadable {
+    fn from(_: StoreError) -> Self {
+        Self("row")
+    }
+}
+
 /// The columns of [`Held::of`].
 pub(super) const COLUMNS: &str = "w.id, w.name, w.url, w.operations, w.secret, w.attempts_max, w.position, w.epoch, w.trying, \
     w.attempts, w.trying_since, extract(epoch FROM clock_timestamp() - w.trying_since)::float8, \
@@ -76,19 +87,16 @@ pub(super) const COLUMNS: &str = "w.id, w.name, w.url, w.operations, w.secret, w
 const MINE: &str = "w.id = $1 AND w.epoch = $2";
 
 impl Held {
-    pub(super) fn of(row: &Row) -> Result<Self, StoreError> {
-        let odd = |what: &str| {
-            tracing::error!(what, "a webhook in the database is not what raystream writes");
-            StoreError::Internal
-        };
+    /// A webhook as the database has it; or what of it is not as raystream writes it.
+    pub(super) fn of(row: &Row) -> Result<Self, Unreadable> {
         let url: String = column(row, 2)?;
         let secret: Vec<u8> = column(row, 4)?;
         let operations: String = column(row, 3)?;
-        let seconds = |at: usize| -> Result<Duration, StoreError> {
+        let seconds = |at: usize| -> Result<Duration, Unreadable> {
             let seconds: Option<f64> = column(row, at)?;
             Ok(Duration::try_from_secs_f64(seconds.unwrap_or(0.0)).unwrap_or(Duration::ZERO))
         };
-        let count = |at: usize| -> Result<u32, StoreError> {
+        let count = |at: usize| -> Result<u32, Unreadable> {
             Ok(u32::try_from(column::<i32>(row, at)?).unwrap_or(0))
         };
         let trying = match (column::<Option<String>>(row, 8)?, column::<Option<SystemTime>>(row, 10)?) {
@@ -102,10 +110,10 @@ impl Held {
         let reset = if reset_due { Some((column(row, 14)?, reason.unwrap_or_default())) } else { None };
         Ok(Self {
             id: WebhookId(column(row, 0)?),
-            table: TableName::parse(&column::<String>(row, 1)?).map_err(|_| odd("its table"))?,
-            target: Target::parse(&url).map_err(|_| odd("its URL"))?,
+            table: TableName::parse(&column::<String>(row, 1)?).map_err(|_| Unreadable("table"))?,
+            target: Target::parse(&url).map_err(|_| Unreadable("URL"))?,
             operations: OperationSet::of_letters(&operations),
-            secret: Secret::from_bytes(&secret).map_err(|_| odd("its secret"))?,
+            secret: Secret::from_bytes(&secret).map_err(|_| Unreadable("secret"))?,
             attempts_max: count(5)?,
             position: column(row, 6)?,
             ptr: column(row, 16)?,

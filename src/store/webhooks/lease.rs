@@ -155,8 +155,28 @@ impl Webhooks {
         );
         let again: Vec<&str> = again.iter().map(WebhookId::as_str).collect();
         let rows = self.query(&sql, &[&self.holder, &LEASE.as_secs_f64(), &again]).await?;
-        // One that cannot be read keeps nobody else from being sent.
-        Ok(rows.iter().filter_map(|row| Held::of(row).ok()).collect())
+        let mut taken = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match Held::of(row) {
+                Ok(held) => taken.push(held),
+                // One that cannot be read keeps nobody else from being sent.
+                Err(unreadable) => {
+                    self.passed_over(&column::<String>(row, 0)?, &unreadable.to_string()).await
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    /// A webhook that is not sent, because of what somebody wrote into its row: said where an operator looks, once.
+    async fn passed_over(&self, webhook: &str, error: &str) {
+        const SAY: &str = "UPDATE raystream.webhooks AS w SET last_error = $3, last_error_at = now() \
+            WHERE w.id = $1 AND w.holder = $2 AND w.last_error IS DISTINCT FROM $3";
+        match self.execute(SAY, &[&webhook, &self.holder, &error]).await {
+            Ok(0) => {}
+            Ok(_) => tracing::error!(webhook, error, "a webhook is not sent"),
+            Err(unsaid) => tracing::error!(webhook, error, %unsaid, "a webhook is not sent"),
+        }
     }
 
     /// Lets go of what this daemon holds, so that another one goes on at once: of some, or of all.
