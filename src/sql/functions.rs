@@ -80,6 +80,11 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FUNCTIONS.iter().map(|function| function.name)
 }
 
+/// Whether a function makes JSON of texts.
+pub(super) fn escapes(name: &str) -> bool {
+    named(name).any(|function| function.len == Len::Times(ESCAPED))
+}
+
 const fn scalar(name: &'static str, args: &'static [Arg], gives: Gives) -> Function {
     Function { name, kind: Kind::Scalar, args, optional: 0, more: None, gives, len: Len::Small }
 }
@@ -126,7 +131,7 @@ const NUMBER: Gives = Gives::Is(Float);
 const INT: Gives = Gives::Is(Int);
 
 /// What JSON makes of a character at most: `\u0001`.
-const ESCAPED: u64 = 6;
+pub(super) const ESCAPED: u64 = 6;
 
 const PAD: Arg = Arg::Upto(super::limits::PAD_LEN_MAX);
 const STEPS: Arg = Arg::Upto(10_000);

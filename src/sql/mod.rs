@@ -11,6 +11,7 @@
 
 mod emit;
 mod functions;
+mod gathered;
 pub mod limits;
 mod lower;
 mod param;
@@ -33,7 +34,16 @@ pub struct Statement {
     query: tree::Query,
     columns: Vec<String>,
     binds: Vec<Bind>,
-    collects: bool,
+    collects: Option<Collects>,
+}
+
+/// What a statement gathers of each row at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Collects {
+    /// Its document, so many times.
+    pub copies: u32,
+    /// Values that are not the document's, in bytes.
+    pub constants: u64,
 }
 
 impl Statement {
@@ -47,8 +57,8 @@ impl Statement {
         &self.binds
     }
 
-    /// Whether it gathers values of many rows into one, so that the size of the table bounds its memory.
-    pub fn collects(&self) -> bool {
+    /// What it gathers, when it gathers values of many rows into one: then the size of the table bounds its memory.
+    pub fn collects(&self) -> Option<Collects> {
         self.collects
     }
 

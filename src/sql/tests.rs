@@ -104,3 +104,33 @@ fn literals_and_names_of_the_caller_are_not_in_the_text() {
     // A table's name is quoted, whatever it is.
     assert!(statement.text("a\"b", "c\"; DROP").contains("FROM \"a\"\"b\".\"c\"\"; DROP\" AS"));
 }
+
+#[test]
+fn what_is_gathered_of_each_row_is_counted() {
+    let of = |sql: &str| {
+        let statement = run(sql).unwrap_or_else(|refused| panic!("{sql}: {refused}"));
+        statement.collects().map(|collects| (collects.copies, collects.constants))
+    };
+    // $1 has two bytes, $2 and $3 have one.
+    for (sql, expected) in [
+        ("SELECT count(data), max(data->>'t') FROM tasks", None),
+        ("SELECT jsonb_agg(data) FROM tasks", Some((1, 0))),
+        ("SELECT string_agg(id, ', ') FROM tasks WHERE data->>'t' = 'four'", Some((1, 2))),
+        ("SELECT jsonb_agg(data || data || data) FROM tasks", Some((3, 0))),
+        (
+            "SELECT jsonb_agg(data), count(*) FROM tasks HAVING length(jsonb_agg(data)::text) > 1",
+            Some((2, 0)),
+        ),
+        ("SELECT id FROM tasks GROUP BY id ORDER BY string_agg(data->>'t', ''), array_agg(id)", Some((2, 0))),
+        ("SELECT jsonb_agg(jsonb_build_object('id', id, 'title', data->>'title')) FROM tasks", Some((1, 7))),
+        (
+            "SELECT jsonb_agg(x.a || x.a) FROM (SELECT jsonb_agg(data) AS a FROM tasks GROUP BY id) AS x",
+            Some((3, 0)),
+        ),
+        ("SELECT string_agg(x.a || x.a, '') FROM (SELECT $1::text || $2 AS a FROM tasks) AS x", Some((1, 6))),
+        ("SELECT string_agg(lpad(id, 5, '0'), '') FROM tasks", Some((1, 20))),
+        ("SELECT string_agg(replace($1::text, 'a', 'abcd'), '') FROM tasks", Some((1, 8))),
+    ] {
+        assert_eq!(of(sql), expected, "{sql}");
+    }
+}

@@ -175,3 +175,52 @@ async fn values_of_a_large_table_are_not_gathered_into_one() {
     assert_eq!(code(world.exec(gather, &[]).await), ErrorCode::PAYLOAD_TOO_LARGE);
     assert_eq!(world.rows("SELECT count(data->>'t') AS n FROM tasks").await, json!([{"n": 50}]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_are_small_only_as_stored_are_not_gathered_into_one() {
+    let world = World::start().await;
+    let numbers = "(SELECT jsonb_build_object('l', jsonb_agg(0)) FROM generate_series(1, 320000))";
+    fill(&world, 3, numbers).await;
+    let of = |values: &str| format!("SELECT {values} FROM tasks");
+    // Each copy of them counts, in one value, in several, and in one that is gathered of what was gathered.
+    let copies = "data->'l' || (data->'l') || (data->'l')";
+    let thrice = format!("jsonb_array_length(jsonb_agg({copies}))");
+    let each = (1..=3).map(|n| format!("jsonb_array_length(jsonb_agg(data->'l' || '{n}'))"));
+    let again = "SELECT jsonb_array_length(jsonb_agg(x.a || x.a)) AS n \
+                 FROM (SELECT jsonb_agg(data) AS a FROM tasks GROUP BY id) AS x";
+    let once = "jsonb_array_length(jsonb_agg(jsonb_build_object('id', id, 'l', data->'l')))";
+    assert_eq!(world.rows(&of(&format!("{once} AS n"))).await, json!([{"n": 7}]));
+    for values in [thrice, each.collect::<Vec<_>>().join(", ")] {
+        assert_eq!(code(world.exec(&of(&values), &[]).await), ErrorCode::PAYLOAD_TOO_LARGE, "{values}");
+    }
+    assert_eq!(code(world.exec(again, &[]).await), ErrorCode::PAYLOAD_TOO_LARGE);
+
+    // What is not a document's counts for each row, however it is written.
+    let long = "x".repeat(250_000);
+    for sql in [
+        "SELECT length(string_agg($1::text || id, '')) FROM tasks",
+        "SELECT length(string_agg(x.a || x.a || x.a || x.a || x.a || x.a || x.a, '')) \
+         FROM (SELECT left($1::text, 250000) AS a FROM tasks) AS x",
+    ] {
+        let is_much = sql.contains("x.a");
+        let result = world.exec(sql, &[&long]).await;
+        assert_eq!(result.is_err(), is_much, "{sql}: {result:?}");
+        if is_much {
+            assert_eq!(code(result), ErrorCode::PAYLOAD_TOO_LARGE);
+        }
+    }
+
+    let more = numbers.replace("'l'", "'m'");
+    let sql = format!(
+        "INSERT INTO {} (id, data) SELECT 'y-' || n, {more} FROM generate_series(1, 60) AS n",
+        world.ptr("tasks").await
+    );
+    world.admin.batch_execute(&sql).await.unwrap();
+    let stored = format!("SELECT pg_table_size('{}')", world.ptr("tasks").await);
+    let stored: i64 = world.admin.query_one(&stored, &[]).await.unwrap().get(0);
+    assert!(stored < 8 * 1024 * 1024, "{stored}");
+    let begun = Instant::now();
+    assert_eq!(code(world.exec(&of(once), &[]).await), ErrorCode::PAYLOAD_TOO_LARGE);
+    println!("refused after {:?}", begun.elapsed());
+    assert_eq!(world.rows(&of("count(data) AS n")).await, json!([{"n": 67}]));
+}

@@ -8,7 +8,7 @@ use super::super::limits::{COLLECTED_LEN_MAX, DOCUMENT_LEN, SMALL_LEN};
 use super::super::refusal::shown;
 use super::super::tree::{Call, Expr};
 use super::names::{kept, simple};
-use super::operand::Operand;
+use super::operand::{Held, Operand};
 use super::{In, Lower, Lowered, refuse};
 
 /// A function that was found, and its arguments as expressions.
@@ -81,7 +81,6 @@ impl Lower<'_> {
         {
             return refuse(format!("`{}` is not called like this", function.name));
         }
-        self.collects |= function.kind == Kind::Collects;
         let call = Call { name: function.name, star, distinct, args, order, filter, over };
         Ok(Operand::of(Expr::Call(Box::new(call)), ty, len))
     }
@@ -129,8 +128,12 @@ impl Lower<'_> {
         };
         let first = operands.first().map(Operand::ty);
         let all: u64 = operands.iter().fold(0, |sum, operand| sum.saturating_add(operand.len));
-        if function.kind == Kind::Collects && all > COLLECTED_LEN_MAX {
-            return refuse(format!("`{}` would gather too long values", function.name));
+        if function.kind == Kind::Collects {
+            if all > COLLECTED_LEN_MAX {
+                return refuse(format!("`{}` would gather too long values", function.name));
+            }
+            let copies = self.collects.unwrap_or_default().saturating_add(copies(&operands));
+            self.collects = Some(copies);
         }
         let pads = u64::try_from(operands.len()).unwrap_or(u64::MAX).saturating_mul(SMALL_LEN);
         let mut args = Vec::with_capacity(operands.len());
@@ -146,6 +149,8 @@ impl Lower<'_> {
         let len = match function.len {
             Len::Small => SMALL_LEN,
             Len::Times(times) => all.saturating_mul(times).saturating_add(pads),
+            // What was gathered may be gathered again.
+            Len::Document if function.kind == Kind::Collects => all.max(DOCUMENT_LEN),
             Len::Document => DOCUMENT_LEN,
         };
         let len = self.makes(len)?;
@@ -287,6 +292,17 @@ fn count_all(name: &str) -> Lowered<Resolved> {
 /// What a function takes at a place.
 fn place(function: &Function, at: usize) -> Option<Arg> {
     function.args.get(at).copied().or(function.more)
+}
+
+/// How many documents of the longest kind the values of a row are together, at least one. JSON that was made of other values is as
+/// long as those were: what its text has more is not in memory.
+fn copies(operands: &[Operand]) -> u32 {
+    let len = |operand: &Operand| match &operand.held {
+        Held::Expr(Expr::Call(call), _) if functions::escapes(call.name) => operand.len / functions::ESCAPED,
+        _ => operand.len,
+    };
+    let all = operands.iter().map(len).fold(0, u64::saturating_add);
+    u32::try_from(all.saturating_add(DOCUMENT_LEN / 2) / DOCUMENT_LEN).unwrap_or(u32::MAX).max(1)
 }
 
 fn takes(function: &Function, operands: &[Operand]) -> bool {

@@ -18,7 +18,7 @@ use sqlparser::ast;
 use super::limits::{
     COLUMNS_MAX, DEPTH_MAX, NODES_MAX, OWN_TABLES_MAX, RELATIONS_MAX, ROW_WORK_MAX, VALUE_LEN_MAX,
 };
-use super::{Bind, Param, Refusal, Statement, Type};
+use super::{Bind, Collects, Param, Refusal, Statement, Type, gathered};
 use names::{Column, Scope};
 
 type Lowered<T> = Result<T, Refusal>;
@@ -34,13 +34,15 @@ pub(super) fn statement(table: &str, params: &[Param], query: &ast::Query) -> Lo
     if lower.own_seen == 0 {
         return refuse("a statement has to read its table");
     }
-    if lower.collects && (lower.own_seen > 1 || lower.relations > 1) {
+    if lower.collects.is_some() && (lower.own_seen > 1 || lower.relations > 1) {
         return refuse(
             "string_agg, array_agg, jsonb_agg and jsonb_object_agg read one table, once, and nothing else",
         );
     }
     let columns = unique(columns);
-    Ok(Statement { query, columns, binds: lower.binds, collects: lower.collects })
+    let constants = || gathered::constants(&query, &lower.binds);
+    let collects = lower.collects.map(|copies| Collects { copies, constants: constants() });
+    Ok(Statement { query, columns, binds: lower.binds, collects })
 }
 
 /// The names, those that come again with a number behind them: a row is a JSON object.
@@ -71,7 +73,8 @@ struct Lower<'a> {
     next: u32,
     own_seen: usize,
     relations: usize,
-    collects: bool,
+    /// What is gathered of each row, in documents; absent when nothing is.
+    collects: Option<u32>,
 }
 
 /// A member of WITH, and what reading it costs.
@@ -96,7 +99,7 @@ impl<'a> Lower<'a> {
             next: 0,
             own_seen: 0,
             relations: 0,
-            collects: false,
+            collects: None,
         }
     }
 

@@ -222,7 +222,11 @@ async fn alone(
     statement: &Statement,
     longest: Duration,
 ) -> Result<ExecRows, ExecError> {
-    let begin = format!("BEGIN READ ONLY; SET LOCAL statement_timeout = {}", millis(longest));
+    // The table is measured and read as it is at one moment.
+    let begin = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = {}",
+        millis(longest)
+    );
     client.batch_execute(&begin).await.map_err(|error| refusal(&error))?;
     read(client, table, statement).await.map_err(|fault| match fault {
         Fault::Ours(error) => error,

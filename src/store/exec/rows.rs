@@ -9,16 +9,17 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type as PgType};
 
 use super::{ExecError, ExecRows};
 use crate::sql::limits::{RESULT_LEN_MAX, ROWS_MAX};
-use crate::sql::{Bind, Statement, Type};
+use crate::sql::{Bind, Collects, Statement, Type};
 use crate::store::json::Json;
 use crate::store::{StoreError, TablePtr};
 
-/// The largest table, in bytes as stored, whose values may be gathered into one. Postgres keeps them all in memory, unpacked,
-/// before it looks at their length.
+/// The largest table, in bytes as stored, whose values may be gathered into one: a larger one is not looked through for
+/// [`COLLECT_LEN_MAX`].
 const COLLECT_TABLE_MAX: i64 = 32 * 1024 * 1024;
 
-/// What a field of a document takes besides its name and its value: quotes, a colon, a comma, and `null`.
-const NAME_EXTRA: i64 = 8;
+/// The most that may be gathered into one value, in bytes of the documents' texts. Postgres keeps it all in memory, unpacked, before
+/// it looks at its length: as JSON some thirty bytes for one of numbers, seventy for one of empty arrays.
+const COLLECT_LEN_MAX: i64 = 8 * 1024 * 1024;
 
 /// Why there are no rows.
 #[derive(Debug)]
@@ -42,33 +43,39 @@ pub(super) async fn read(
     statement: &Statement,
 ) -> Result<ExecRows, Fault> {
     // Before it is the role, which may not look.
-    if statement.collects() && stored_len(client, table).await? > COLLECT_TABLE_MAX {
+    if let Some(collects) = statement.collects()
+        && (stored_len(client, table).await? > COLLECT_TABLE_MAX
+            || gathers_more(client, table, collects).await?)
+    {
         return Err(Fault::Ours(ExecError::TooLargeToCollect));
     }
     client.batch_execute("SET LOCAL ROLE raystream_exec").await?;
     rows(client, table, statement).await
 }
 
-/// How large a table is, in bytes as stored. The documents of an attached one are made of its rows, each with the names of
-/// all columns.
+/// How large a table is, in bytes as stored.
 async fn stored_len(client: &Client, table: &TablePtr) -> Result<i64, Fault> {
     let row = if table.is_attached() {
-        client.query_opt(&attached_len_sql(table), &[&table.schema, &table.table]).await?
+        let sql = "SELECT pg_table_size(attached) FROM raystream.storage \
+                   WHERE ptr_schema = $1 AND ptr = $2 AND attached IS NOT NULL";
+        client.query_opt(sql, &[&table.schema, &table.table]).await?
     } else {
         client.query_opt("SELECT pg_table_size($1::text::regclass)", &[&table.quoted()]).await?
     };
     Ok(row.ok_or(Fault::Ours(StoreError::NotFound.into()))?.try_get(0)?)
 }
 
-fn attached_len_sql(table: &TablePtr) -> String {
-    format!(
-        "SELECT CASE WHEN s.len > {COLLECT_TABLE_MAX} THEN s.len ELSE s.len + (SELECT count(*) FROM {}) \
-           * (SELECT coalesce(sum(octet_length(a.attname::text) + {NAME_EXTRA}), 0)::int8 FROM pg_attribute AS a \
-             WHERE a.attrelid = s.attached AND a.attnum > 0 AND NOT a.attisdropped) END \
-         FROM (SELECT attached, pg_table_size(attached) AS len FROM raystream.storage \
-           WHERE ptr_schema = $1 AND ptr = $2 AND attached IS NOT NULL) AS s",
+/// Whether more than [`COLLECT_LEN_MAX`] could be gathered of the documents as texts, whatever they take as stored. Ends with the first
+/// one that is too much: the sums are made row by row.
+async fn gathers_more(client: &Client, table: &TablePtr, collects: Collects) -> Result<bool, Fault> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT FROM (SELECT sum(len * $1::int8 + $2::int8) OVER (ROWS UNBOUNDED PRECEDING) AS len FROM (\
+           SELECT octet_length(id) + octet_length(data::text) AS len FROM {} WHERE _deleted_txid IS NULL OFFSET 0\
+         ) AS texts) AS sums WHERE len > {COLLECT_LEN_MAX})",
         table.quoted()
-    )
+    );
+    let constants = i64::try_from(collects.constants).unwrap_or(COLLECT_LEN_MAX).min(COLLECT_LEN_MAX);
+    Ok(client.query_one(&sql, &[&i64::from(collects.copies), &constants]).await?.try_get(0)?)
 }
 
 async fn rows(client: &Client, table: &TablePtr, statement: &Statement) -> Result<ExecRows, Fault> {
