@@ -89,7 +89,7 @@ pub struct StoreOptions {
     pub config: Config,
     /// How connections are protected.
     pub tls: Tls,
-    /// Connections for queries, as many for those with a filter, an order by a field or words to search for, and as many for reads by
+    /// Connections for queries, as many for those with a filter or an order by a field, as many for searches, and as many for reads by
     /// id: a page is never behind a search, and a read by id never behind a query. A reader never waits for a
     /// writer's row lock, so a few are enough.
     pub read_connections: usize,
@@ -150,6 +150,7 @@ struct Inner {
     options: StoreOptions,
     reads: Arc<Group>,
     planned: Arc<Group>,
+    searches: Arc<Group>,
     lookups: Arc<Group>,
     writes: Arc<Group>,
     transactions: TransactionPool,
@@ -186,8 +187,9 @@ impl Store {
         let reads = start(Access::Read, options.read_connections);
         let writes = start(Access::Write, options.write_connections);
         let planned = start(Access::Planned, options.read_connections);
+        let searches = start(Access::Planned, options.read_connections);
         let lookups = start(Access::Lookup, options.read_connections);
-        for group in [&reads, &planned, &lookups, &writes] {
+        for group in [&reads, &planned, &searches, &lookups, &writes] {
             group.wait_live(START_WAIT).await.map_err(|_| {
                 StartError::Unreachable("the connections of the pool were not made; the log says why".into())
             })?;
@@ -201,6 +203,7 @@ impl Store {
             options,
             reads,
             planned,
+            searches,
             lookups,
             writes,
             transactions,
@@ -250,7 +253,8 @@ impl Store {
 
     /// Whether reads and writes have a live connection each.
     pub fn is_ready(&self) -> bool {
-        [&self.0.reads, &self.0.planned, &self.0.lookups, &self.0.writes].iter().all(|group| group.is_live())
+        let Inner { reads, planned, searches, lookups, writes, .. } = &*self.0;
+        [reads, planned, searches, lookups, writes].iter().all(|group| group.is_live())
     }
 
     /// Takes no further statements, waits for those that run, and closes the connections.
@@ -263,6 +267,7 @@ impl Store {
             self.0.writes.close(longest),
             self.0.lookups.close(longest),
             self.0.planned.close(longest),
+            self.0.searches.close(longest),
             self.0.reads.close(longest)
         );
     }

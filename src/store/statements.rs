@@ -219,7 +219,6 @@ impl Operation {
         match self {
             Self::Query(shape) => shape.filter || shape.order == OrderKind::Field,
             Self::Count { filter, .. } => filter,
-            Self::Search(_) => true,
             _ => false,
         }
     }

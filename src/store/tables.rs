@@ -181,6 +181,7 @@ impl Store {
         );
         let group = match operation {
             Operation::Get => &self.0.lookups,
+            Operation::Search(_) => &self.0.searches,
             operation if operation.is_planned_by_values() => &self.0.planned,
             Operation::GetPast(_)
             | Operation::Query(_)

@@ -1,6 +1,6 @@
 //! What a search takes, and what it may cost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use raystream::client::{CallOptions, Json};
 use raystream::wire::ErrorCode;
@@ -157,7 +157,16 @@ async fn a_search_ends_with_its_deadline_and_keeps_no_page_waiting() {
     let stuck = futures_util::future::join_all(stuck);
     let pages = async {
         for _ in 0..20 {
-            call(&world.client, "table.query", json!({"table": "other"})).await.unwrap();
+            for more in [json!({}), json!({"filter": {"n": 1}}), json!({"order": "n"})] {
+                let mut args = json!({"table": "other"});
+                args.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+                let begun = Instant::now();
+                call(&world.client, "table.query", args).await.unwrap();
+                let took = begun.elapsed();
+                assert!(took < Duration::from_secs(1), "{more} took {took:?}");
+            }
+            let args = json!({"table": "other", "filter": {"n": 1}});
+            call(&world.client, "table.count", args).await.unwrap();
         }
     };
     let (stuck, ()) = tokio::join!(stuck, pages);

@@ -19,7 +19,8 @@ pub const DEFAULT_DATA: &str = "raystream-data";
 /// The identity's file name inside the data folder when `identity.key_file` is not set.
 pub const DEFAULT_KEY_FILE: &str = "raystream.key";
 
-/// Pipelined connections for queries: two, so that one slow result does not hold up the others; and as many for reads by id.
+/// Pipelined connections for queries: two, so that one slow result does not hold up the others; and as many for those with a filter or an
+/// order by a field, for searches, and for reads by id.
 pub const READ_CONNECTIONS: u16 = 2;
 /// Pipelined connections for writes. A commit waits for the disk: four of them share one flush.
 pub const WRITE_CONNECTIONS: u16 = 4;
