@@ -83,11 +83,7 @@ pub(super) fn run(arguments: &IndexArguments, output: &mut Output) -> Result<(),
     match &arguments.command {
         IndexCommand::Create(arguments) => runtime.block_on(create(arguments, output)),
         IndexCommand::List(arguments) => runtime.block_on(list(arguments, output)),
-        IndexCommand::Drop(arguments) => {
-            let endpoint = arguments.database.resolve(output)?;
-            runtime.block_on(index::drop(&endpoint, &arguments.name)).map_err(failure)?;
-            output.result(&arguments.name, &json!({ "dropped": arguments.name }))
-        }
+        IndexCommand::Drop(arguments) => runtime.block_on(drop(arguments, output)),
     }
 }
 
@@ -119,15 +115,7 @@ fn kind(arguments: &CreateArguments) -> Result<IndexKind, Failure> {
 async fn create(arguments: &CreateArguments, output: &mut Output) -> Result<(), Failure> {
     let (table, kind) = (table_name(&arguments.table)?, kind(arguments)?);
     let endpoint = arguments.database.resolve(output)?;
-    let unheard = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
-    let stop = async {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
+    let stop = stop()?;
     let made = {
         let mut shown = Shown::new(output);
         index::create(&endpoint, &table, &kind, |progress| shown.show(progress), stop).await
@@ -145,6 +133,30 @@ async fn create(arguments: &CreateArguments, output: &mut Output) -> Result<(), 
         "language": kind.language().map(Language::as_str),
     });
     output.result(&made.name, &value)
+}
+
+async fn drop(arguments: &DropArguments, output: &mut Output) -> Result<(), Failure> {
+    let endpoint = arguments.database.resolve(output)?;
+    let stop = stop()?;
+    {
+        let mut shown = Shown::new(output);
+        index::drop(&endpoint, &arguments.name, |progress| shown.show(progress), stop).await
+    }
+    .map_err(failure)?;
+    output.result(&arguments.name, &json!({ "dropped": arguments.name }))
+}
+
+/// Ready when somebody wants it to end.
+fn stop() -> Result<impl Future<Output = ()>, Failure> {
+    let unheard = |error: io::Error| Failure::failed(format!("cannot listen for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(unheard)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(unheard)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 async fn list(arguments: &ListArguments, output: &mut Output) -> Result<(), Failure> {

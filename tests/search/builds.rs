@@ -183,6 +183,68 @@ async fn what_a_killed_build_leaves_is_shown_and_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_has_not_begun_is_stopped_at_once() {
+    let world = World::start().await;
+    let name = world.create(&["m"]).await;
+    let holder = crate::postgres::client(&world.database).await;
+    for (args, told) in
+        [(&["create", "t", "n"][..], "nothing is left"), (&["drop", &name], "is there as before")]
+    {
+        holder.batch_execute("BEGIN; LOCK TABLE raystream.indexes").await.unwrap();
+        let child = world.begin(args);
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%raystream.indexes%' \
+                   AND datname = current_database()";
+        let waits = async || world.admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1;
+        eventually("it waits", waits).await;
+        signal(&child, "-INT");
+        let stopped = ended(child).await;
+        assert!(stopped.code == Some(1) && stopped.err.contains(told), "{args:?}: {stopped:?}");
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        assert_eq!(world.in_catalogue().await, [(name.clone(), true)]);
+    }
+    // Nobody's statement holds what was stopped: both work.
+    world.create(&["n"]).await;
+    assert_eq!(world.index(&["drop", &name]).await.code, Some(0));
+}
+
+/// A removal waits for a transaction of somebody else.
+async fn is_dropping(world: &World) -> bool {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP INDEX%' \
+               AND datname = current_database()";
+    world.admin.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_waits_says_so_and_is_stopped() {
+    let world = World::start().await;
+    world.fill(50, "jsonb_build_object('n', n)").await;
+    let name = world.create(&["n"]).await;
+    let holder = writer(&world).await;
+    let mut child = world.begin(&["drop", &name]);
+    let mut told = BufReader::new(child.stderr.take().unwrap()).lines();
+    while !told.next_line().await.unwrap().expect("it is told").contains("waiting for transactions") {}
+    signal(&child, "-TERM");
+    let mut reason = String::new();
+    while let Some(line) = told.next_line().await.unwrap() {
+        reason = line;
+    }
+    assert!(reason.contains(&format!("`raystream index drop {name}`")), "{reason}");
+    assert_eq!(ended(child).await.code, Some(1));
+    assert!(!is_dropping(&world).await, "nothing goes on in Postgres");
+    eventually("the lock is free", async || states(&world).await == ["invalid"]).await;
+
+    // So does the making of an index that has to remove this one before it begins.
+    let child = world.begin(&["create", "t", "n"]);
+    eventually("it waits", async || is_dropping(&world).await).await;
+    signal(&child, "-INT");
+    let stopped = ended(child).await;
+    assert!(stopped.code == Some(1) && stopped.err.contains(&format!("index drop {name}")), "{stopped:?}");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(world.index(&["drop", &name]).await.code, Some(0));
+    assert!(world.in_catalogue().await.is_empty() && world.list().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_no_index_holds_is_refused_in_words() {
     let world = World::start().await;
     // Nothing that could be compressed.

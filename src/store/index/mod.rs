@@ -4,6 +4,8 @@
 
 mod build;
 mod list;
+mod remove;
+mod stop;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -18,8 +20,10 @@ use super::session::{self, Access, Driven, whole_message};
 use super::tables::NAMESPACE;
 use super::types::TableName;
 
-pub use build::{Created, Progress, create, drop};
+pub use build::{Created, create};
 pub use list::{IndexInfo, IndexState, list};
+pub use remove::drop;
+pub use stop::Progress;
 
 /// The most indexes of a table that are asked for: each makes every write of the table dearer.
 pub const INDEXES_MAX: i64 = 16;
@@ -174,6 +178,9 @@ pub enum IndexError {
     /// It was asked to stop. Nothing is left of the index.
     #[error("stopped: nothing is left of the index")]
     Stopped,
+    /// It was asked to stop before it dropped the index.
+    #[error("stopped: the index `{0}` is there as before")]
+    Kept(String),
     /// What was begun could not be taken away again.
     #[error(
         "{reason}; what was begun is left ({left}) and slows writes: remove it with `raystream index drop {name}`"
