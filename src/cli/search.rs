@@ -8,7 +8,8 @@ use crate::wire::ErrorCode;
 
 /// Search the documents of a table for words, and print the best, one JSON object a line
 ///
-/// "in this order", or, and -without mean what they mean in a search engine. `raystream index create TABLE --search` makes it fast.
+/// "in this order", or, and -without mean what they mean in a search engine: 'writing -draft', '"in this order"'. When --limit cut it,
+/// standard error has `next: CURSOR`, for --after. `raystream index create TABLE --search` makes it fast.
 #[derive(Debug, Args)]
 pub(super) struct SearchArguments {
     #[command(flatten)]
@@ -16,7 +17,7 @@ pub(super) struct SearchArguments {
     /// The table
     #[arg(value_name = "TABLE")]
     table: String,
-    /// What to search for
+    /// What to search for: in quotes of the shell where it has quotes or -without, or behind `--`
     #[arg(value_name = "WORDS", required = true)]
     words: Vec<String>,
     /// Search here alone, at a path like address.city; may be given more than once
@@ -34,6 +35,9 @@ pub(super) struct SearchArguments {
     /// At most so many, 1 to 100
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
+    /// Those behind the page that told this cursor; with the same words, fields, filter and language
+    #[arg(long, value_name = "CURSOR")]
+    after: Option<String>,
     /// Print parts of the text around what was found
     #[arg(long)]
     highlight: bool,
@@ -52,6 +56,7 @@ pub(super) fn run(arguments: &SearchArguments, output: &mut Output) -> Result<()
         "language": arguments.language,
         "facets": arguments.facets,
         "limit": arguments.limit,
+        "after": arguments.after,
         "highlight": arguments.highlight,
         "at": arguments.at,
     });
@@ -74,6 +79,9 @@ pub(super) fn run(arguments: &SearchArguments, output: &mut Output) -> Result<()
     if let Some(facets) = found.facets {
         output.trailer("facets", facets.get());
     }
+    if let Some(next) = &found.next {
+        output.trailer("next", next);
+    }
     if !found.complete {
         output.note(format!("more than {} were found: these are the best of so many", found.total));
     } else if usize::try_from(found.total).is_ok_and(|total| total > found.items.len()) {
@@ -89,6 +97,7 @@ struct Page<'a> {
     items: Vec<&'a serde_json::value::RawValue>,
     #[serde(borrow, default)]
     facets: Option<&'a serde_json::value::RawValue>,
+    next: Option<String>,
     total: u64,
     complete: bool,
 }

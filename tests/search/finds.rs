@@ -277,6 +277,37 @@ async fn the_command_line_searches() {
     assert!(err.contains(r#"facets: {"lent": [{"count": 1, "value": true}]}"#), "{err}");
     let (status, _, err) = run(&["whale", "--limit", "1"]).await;
     assert!(status == Some(0) && err.contains("4 were found"), "{err}");
+    // As a shell gives on what README and help say.
+    for (args, expected) in [
+        (&["whale -white -thoreau", "--highlight"][..], &["jonah", "plain"][..]),
+        (&["--highlight", "--", "whale", "-white", "-thoreau"], &["jonah", "plain"]),
+        (&["\"white whale\""], &["moby"]),
+        (&["\"whale white\""], &[]),
+    ] {
+        let (status, out, err) = run(args).await;
+        let found = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut found: Vec<_> = found.map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+        found.sort();
+        assert_eq!(
+            (status, found),
+            (Some(0), expected.iter().map(ToString::to_string).collect()),
+            "{args:?}: {err}"
+        );
+    }
+    let (mut walked, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let mut args = vec!["whale", "--limit", "3"];
+        args.extend(after.iter().flat_map(|after| ["--after", after]));
+        let (status, out, err) = run(&args).await;
+        assert_eq!(status, Some(0), "{err}");
+        walked.extend(out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()));
+        after = err.lines().find_map(|line| line.strip_prefix("next: ")).map(str::to_owned);
+        if after.is_none() {
+            break;
+        }
+    }
+    walked.sort_by_key(Value::to_string);
+    assert_eq!(walked, ["jonah", "moby", "plain", "walden"]);
     let (status, _, err) = run(&["whale", "--language", "klingon"]).await;
     assert!(status == Some(1) && err.contains("INVALID_REQUEST"), "{err}");
 }
