@@ -34,10 +34,11 @@ pub(super) async fn search(store: Store, context: Context, call: Call) -> Result
         after: args.optional_string("after")?.map(std::borrow::Cow::into_owned),
         facets: paths(&args, "facets", FACETS_MAX)?,
         highlight: args.optional_bool("highlight")?.unwrap_or(false),
-        at: tables::moment(&store, &args).await?,
+        at: None,
     };
-    let at = search.at.clone();
-    let page = store.search(table.name(), search).await?;
+    let at = tables::at(&args)?;
+    let at = store.moment_of_search(table.name(), &search, at.as_ref()).await?;
+    let page = store.search(table.name(), Search { at: at.clone(), ..search }).await?;
 
     let room = page.items.iter().map(|found| found.document.data.as_bytes().len() + ITEM_ROOM).sum();
     let mut out = Out::with_room(room).raw(r#"{"items":["#);

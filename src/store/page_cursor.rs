@@ -12,6 +12,7 @@ use super::base64url;
 use super::error::StoreError;
 use super::feed::Moment;
 use super::json::Json;
+use super::search::{Search, SearchHash};
 use super::types::{Order, Query, TableName};
 
 /// The first byte of the form that this program writes.
@@ -58,7 +59,7 @@ impl PageKey {
         let mut mac = self.0.clone();
         mac.update(DOMAIN);
         let filter = query.filter.map(canonical).unwrap_or_default();
-        for part in [query.table.as_str().as_bytes(), order_text(query.order).as_bytes(), &filter, body] {
+        for part in [query.table.as_str().as_bytes(), &by_bytes(query.by), &filter, body] {
             mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             mac.update(part);
         }
@@ -76,22 +77,39 @@ fn canonical(filter: &Json) -> Vec<u8> {
 #[derive(Clone, Copy)]
 pub(super) struct Paged<'a> {
     pub(super) table: &'a TableName,
-    pub(super) order: &'a Order,
+    pub(super) by: By<'a>,
     pub(super) filter: Option<&'a Json>,
+}
+
+/// What decides which documents come in which order, besides the filter.
+#[derive(Clone, Copy)]
+pub(super) enum By<'a> {
+    Order(&'a Order),
+    Search(&'a SearchHash),
 }
 
 impl<'a> Paged<'a> {
     pub(super) fn of(table: &'a TableName, query: &'a Query) -> Self {
-        Self { table, order: &query.order, filter: query.filter.as_ref() }
+        Self::in_order(table, &query.order, query.filter.as_ref())
+    }
+
+    pub(super) fn in_order(table: &'a TableName, order: &'a Order, filter: Option<&'a Json>) -> Self {
+        Self { table, by: By::Order(order), filter }
+    }
+
+    /// Of a search, by its [`Search::hash`].
+    pub(super) fn of_search(table: &'a TableName, search: &'a Search, hash: &'a SearchHash) -> Self {
+        Self { table, by: By::Search(hash), filter: search.filter.as_ref() }
     }
 }
 
-/// The last document of a page, by what its order needs.
+/// The last document of a page, by what its order needs: a search the bits of its rank.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
     Insertion { order: i64, id: String },
     Id { id: String },
     Field { key: String, id: String },
+    Ranked { rank: u32, id: String },
 }
 
 /// The moment that pages are of, as a cursor of the feed, and how it was asked for.
@@ -127,6 +145,10 @@ impl PageCursor {
                 body.extend_from_slice(id.as_bytes());
             }
             Place::Id { id } => body.extend_from_slice(id.as_bytes()),
+            Place::Ranked { rank, id } => {
+                body.extend_from_slice(&rank.to_be_bytes());
+                body.extend_from_slice(id.as_bytes());
+            }
             Place::Field { key, id } => {
                 if key.len() > KEY_LEN_MAX {
                     return Err(StoreError::invalid(format!(
@@ -159,13 +181,19 @@ impl PageCursor {
         key.sign(query, rest).verify_truncated_left(tag).ok()?;
         let (cursor, asked) = (string(take(&mut rest)?)?, string(take(&mut rest)?)?);
         let at = (!cursor.is_empty()).then_some(Pinned { cursor, asked });
-        let place = match query.order {
-            Order::Insertion => {
+        let place = match query.by {
+            By::Order(Order::Insertion) => {
                 let (order, id) = rest.split_first_chunk::<8>()?;
                 Place::Insertion { order: i64::from_be_bytes(*order), id: string(id)? }
             }
-            Order::Id { .. } => Place::Id { id: string(rest)? },
-            Order::Field { .. } => Place::Field { key: string(take(&mut rest)?)?, id: string(rest)? },
+            By::Order(Order::Id { .. }) => Place::Id { id: string(rest)? },
+            By::Order(Order::Field { .. }) => {
+                Place::Field { key: string(take(&mut rest)?)?, id: string(rest)? }
+            }
+            By::Search(_) => {
+                let (rank, id) = rest.split_first_chunk::<4>()?;
+                Place::Ranked { rank: u32::from_be_bytes(*rank), id: string(id)? }
+            }
         };
         Some(Self { place, at })
     }
@@ -179,8 +207,16 @@ impl PageCursor {
 /// The refusal of a cursor.
 pub(super) fn other_query() -> StoreError {
     StoreError::invalid(
-        "`after` is not the `next` of a page of this query: it was changed, or table, filter, order or `at` are others",
+        "`after` is not the `next` of a page of this query: it was changed, or table, filter, order, words or `at` are others",
     )
+}
+
+/// What is signed of [`By`]. No text of an order begins as that of a search does.
+fn by_bytes(by: By<'_>) -> Vec<u8> {
+    match by {
+        By::Order(order) => order_text(order).into_bytes(),
+        By::Search(hash) => [b"?", hash.as_slice()].concat(),
+    }
 }
 
 /// The order as text: a cursor of one order says nothing in another. No path has the separator, a control character.
@@ -263,14 +299,14 @@ mod tests {
         let filters = [None, Some(Json::new(r#"{"a":1,"b":2}"#)), Some(Json::new(r#"{"a":1}"#))];
         for (order, cursor) in &cursors() {
             for filter in &filters {
-                let own = Paged { table: &name, order, filter: filter.as_ref() };
+                let own = Paged::in_order(&name, order, filter.as_ref());
                 let text = cursor.encode(&key(1), &own).expect("the cursor is short");
                 assert_eq!(PageCursor::decode(&text, &key(1), &own).as_ref(), Ok(cursor));
                 assert!(PageCursor::decode(&text, &key(2), &own).is_err(), "another database");
                 let of_other_table = Paged { table: &other_name, ..own };
                 assert!(PageCursor::decode(&text, &key(1), &of_other_table).is_err());
                 for (other, _) in &cursors() {
-                    let of_other_order = Paged { order: other, ..own };
+                    let of_other_order = Paged { by: By::Order(other), ..own };
                     assert_eq!(PageCursor::decode(&text, &key(1), &of_other_order).is_ok(), other == order);
                 }
                 for other in &filters {
@@ -279,7 +315,7 @@ mod tests {
                 }
             }
             let spaced = Json::new(" { \"b\" : 2, \"a\" : 1 } ");
-            let own = Paged { table: &name, order, filter: filters[1].as_ref() };
+            let own = Paged::in_order(&name, order, filters[1].as_ref());
             let text = cursor.encode(&key(1), &own).expect("the cursor is short");
             let same = Paged { filter: Some(&spaced), ..own };
             assert_eq!(PageCursor::decode(&text, &key(1), &same).as_ref(), Ok(cursor));
@@ -287,10 +323,34 @@ mod tests {
     }
 
     #[test]
+    fn a_cursor_of_a_search_is_read_back_for_its_own_search_only() {
+        let (name, other_name) = (table("t"), table("u"));
+        let search = Search::of("two words");
+        let hash = search.hash();
+        let own = Paged::of_search(&name, &search, &hash);
+        let place = Place::Ranked { rank: 0.123_456_79_f32.to_bits(), id: "ä b".to_owned() };
+        let pinned = Pinned { cursor: "abc".to_owned(), asked: "2026-01-31T12:00:00Z".to_owned() };
+        for at in [None, Some(pinned)] {
+            let cursor = PageCursor { place: place.clone(), at };
+            let text = cursor.encode(&key(1), &own).expect("the cursor is short");
+            assert_eq!(PageCursor::decode(&text, &key(1), &own).as_ref(), Ok(&cursor));
+            assert!(PageCursor::decode(&text, &key(2), &own).is_err(), "another database");
+            let of_other_table = Paged { table: &other_name, ..own };
+            assert!(PageCursor::decode(&text, &key(1), &of_other_table).is_err());
+            let of_no_search = Paged { by: By::Order(&Order::Insertion), ..own };
+            assert!(PageCursor::decode(&text, &key(1), &of_no_search).is_err());
+            let other_hash = Search::of("two").hash();
+            assert!(
+                PageCursor::decode(&text, &key(1), &Paged::of_search(&name, &search, &other_hash)).is_err()
+            );
+        }
+    }
+
+    #[test]
     fn every_change_of_a_cursor_is_refused() {
         let name = table("t");
         for (order, cursor) in &cursors() {
-            let own = Paged { table: &name, order, filter: None };
+            let own = Paged::in_order(&name, order, None);
             let text = cursor.encode(&key(1), &own).expect("the cursor is short");
             let bytes = base64url::decode(&text).expect("it is base64url");
             for at in 0..bytes.len() {
@@ -307,7 +367,7 @@ mod tests {
             }
         }
         for text in ["", "A", "AA", "AQ", "AQAA", "!", &"A".repeat(TEXT_LEN_MAX + 1)] {
-            let own = Paged { table: &name, order: &Order::Insertion, filter: None };
+            let own = Paged::in_order(&name, &Order::Insertion, None);
             assert!(PageCursor::decode(text, &key(1), &own).is_err(), "{text}");
         }
     }
@@ -316,7 +376,8 @@ mod tests {
     fn a_long_key_is_refused_and_not_cut() {
         let name = table("t");
         let place = Place::Field { key: "1".repeat(KEY_LEN_MAX + 1), id: "x".to_owned() };
-        let own = Paged { table: &name, order: &field("a"), filter: None };
+        let order = field("a");
+        let own = Paged::in_order(&name, &order, None);
         let encoded = PageCursor { place, at: None }.encode(&key(1), &own);
         assert!(matches!(encoded, Err(StoreError::InvalidInput(_))));
     }

@@ -84,13 +84,23 @@ impl Store {
         query: &Query,
         at: Option<&At>,
     ) -> Result<Option<Moment>, StoreError> {
-        let Some(text) = query.after.as_deref() else {
+        self.moment_behind(query.after.as_deref(), &Paged::of(table, query), at).await
+    }
+
+    /// The same, of whatever has pages.
+    pub(super) async fn moment_behind(
+        &self,
+        after: Option<&str>,
+        paged: &Paged<'_>,
+        at: Option<&At>,
+    ) -> Result<Option<Moment>, StoreError> {
+        let Some(text) = after else {
             return match at {
                 Some(at) => self.moment(at).await.map(Some),
                 None => Ok(None),
             };
         };
-        let cursor = PageCursor::decode(text, &self.0.page_key, &Paged::of(table, query))?;
+        let cursor = PageCursor::decode(text, &self.0.page_key, paged)?;
         let (Some(pinned), asked) = (cursor.at, at.map(At::text)) else {
             return if at.is_none() { Ok(None) } else { Err(other_query()) };
         };
@@ -148,11 +158,12 @@ pub(super) fn form(order: &Order) -> (OrderKind, bool) {
     }
 }
 
-/// The parameters of [`behind`](super::statements::behind).
+/// The parameters of [`behind`](super::statements::behind), and of the place in a search.
 pub(super) fn place_params(place: &Place) -> Vec<Param> {
     match place {
         Place::Insertion { order, id } => vec![Box::new(*order), Box::new(id.clone())],
         Place::Id { id } => vec![Box::new(id.clone())],
+        Place::Ranked { rank, id } => vec![Box::new(f32::from_bits(*rank)), Box::new(id.clone())],
         Place::Field { key, id } => {
             vec![Box::new(Json::new(key.clone().into_bytes())), Box::new(id.clone())]
         }

@@ -121,7 +121,7 @@ impl Store {
         if query.at.is_some() {
             self.outside_of_transaction()?;
         }
-        let paged = Paged { table, order: &query.order, filter: query.filter.as_ref() };
+        let paged = Paged::in_order(table, &query.order, query.filter.as_ref());
         let after = self.place(query.after.as_deref(), &paged, query.at.as_ref())?;
         let name = table.clone();
         let table = self.table(table).await?;
@@ -325,7 +325,7 @@ impl<'a> Chunks<'a> {
     /// The row behind the limit, which is not given out: it says that there is more.
     fn end_page(&mut self) -> Result<(), StoreError> {
         let Reading { name, query, page_key, next_page, .. } = self.reading;
-        let paged = Paged { table: name, order: &query.order, filter: query.filter.as_ref() };
+        let paged = Paged::in_order(name, &query.order, query.filter.as_ref());
         if let Some(place) = self.last.take() {
             let text = PageCursor::new(place, query.at.as_ref()).encode(page_key, &paged)?;
             // There is one such row.

@@ -232,6 +232,7 @@ async fn pages_have_each_document_once_and_in_order() {
     let world = World::start().await;
     // Many of the same rank, and some that are better.
     world.fill(230, "jsonb_build_object('text', 'whale ' || repeat('whale ', n % 3) || n)").await;
+    world.call("table.create", json!({"table": "u"})).await.unwrap();
     let mut whole = Vec::new();
     for limit in [100, 7, 50] {
         let mut walked: Vec<String> = Vec::new();
@@ -245,8 +246,19 @@ async fn pages_have_each_document_once_and_in_order() {
             if next.is_null() {
                 break;
             }
-            let other = world.try_search("other", json!({"after": next})).await;
-            assert_eq!(code(other), ErrorCode::INVALID_REQUEST);
+            for (query, more) in [
+                ("other", json!({})),
+                ("whale", json!({"language": "simple"})),
+                ("whale", json!({"fields": ["text"]})),
+                ("whale", json!({"filter": {}})),
+                ("whale", json!({"table": "u"})),
+                ("whale", json!({"at": "2026-01-31T12:00:00Z"})),
+            ] {
+                let mut args = more;
+                args["after"] = next.clone();
+                let other = world.try_search(query, args.clone()).await;
+                assert_eq!(code(other), ErrorCode::INVALID_REQUEST, "{query} {args}");
+            }
         }
         assert_eq!(walked.len(), 230);
         if whole.is_empty() {
@@ -258,6 +270,39 @@ async fn pages_have_each_document_once_and_in_order() {
     whole.sort();
     whole.dedup();
     assert_eq!(whole.len(), 230);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_moment_go_on_at_that_moment() {
+    let world = World::start().await;
+    world.fill(7, "jsonb_build_object('text', 'whale ' || n)").await;
+    let moment = async || {
+        let event = world.call("topic.publish", json!({"topic": "x", "data": 1})).await.unwrap();
+        event["cursor"].as_str().unwrap().to_owned()
+    };
+    let now = "SELECT to_char(clock_timestamp(), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
+    let time: String = world.admin.query_one(now, &[]).await.unwrap().get(0);
+    let cursor = moment().await;
+    for n in 1..=7 {
+        world.set(&format!("d{n}"), json!({"text": "no fish"})).await;
+    }
+    let later = moment().await;
+    assert_eq!(world.search("whale", json!({})).await["total"], 0);
+    for at in [time, cursor] {
+        let mut walked: Vec<String> = Vec::new();
+        // Asked for as it was, as the cursor of the answer, or not at all.
+        let mut page = world.search("whale", json!({"at": at, "limit": 2})).await;
+        for asked in [Value::Null, json!(at), page["cursor"].clone()] {
+            walked.extend(ids(&page));
+            let next = page["next"].clone();
+            let other = world.try_search("whale", json!({"after": next, "at": later})).await;
+            assert_eq!(code(other), ErrorCode::INVALID_REQUEST);
+            page = world.search("whale", json!({"after": next, "at": asked, "limit": 2})).await;
+        }
+        walked.extend(ids(&page));
+        assert!(page["next"].is_null());
+        assert_eq!(walked, ["d1", "d2", "d3", "d4", "d5", "d6", "d7"]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,21 +1,23 @@
 //! Full-text search over the documents of a table: the best ones first, with counts of the values they have.
 
-mod cursor;
 mod language;
 mod sql;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 pub use language::Language;
 pub(super) use sql::{SearchShape, search_sql, vector};
 
-use super::feed::Moment;
+use super::feed::{At, Moment};
+use super::page_cursor::{PageCursor, Paged, Place};
+use super::query::place_params;
 use super::statements::{Operation, Param};
 use super::tables::{Arguments, column};
 use super::types::steps;
 use super::{Document, DocumentId, Json, Store, StoreError, TableName};
-use cursor::SearchCursor;
 
 /// How many documents a page has when the search does not say.
 pub const SEARCH_LIMIT_DEFAULT: u32 = 20;
@@ -115,7 +117,21 @@ impl Search {
     pub fn of(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
     }
+
+    /// What decides, besides table, filter and moment, which documents are found, and their ranks.
+    pub(super) fn hash(&self) -> SearchHash {
+        let mut hasher = Sha256::new();
+        let texts = [self.text.as_str(), self.language.as_str()];
+        for text in texts.into_iter().chain(self.fields.as_texts().iter().map(String::as_str)) {
+            hasher.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(text);
+        }
+        hasher.finalize().into()
+    }
 }
+
+/// A search as a hash.
+pub(super) type SearchHash = [u8; 32];
 
 /// A document that was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -150,7 +166,7 @@ impl Store {
     /// [`StoreError::InvalidInput`] when the text is too long, or limit or cursor are not valid for it; [`StoreError::NotFound`] when
     /// there is no such table; [`StoreError::Reset`] when the moment is no longer kept; [`StoreError::Timeout`] after
     /// [`SEARCH_TIME_MAX`].
-    pub async fn search(&self, table: &TableName, mut search: Search) -> Result<SearchPage, StoreError> {
+    pub async fn search(&self, table: &TableName, search: Search) -> Result<SearchPage, StoreError> {
         let limit = search.limit.unwrap_or(SEARCH_LIMIT_DEFAULT);
         if limit == 0 || limit > SEARCH_LIMIT_MAX {
             return Err(StoreError::invalid(format!("a limit is 1 to {SEARCH_LIMIT_MAX}")));
@@ -161,13 +177,9 @@ impl Store {
         if let Some(filter) = &search.filter {
             filter.check()?;
         }
-        // No word has it, and Postgres takes no text with it.
-        search.text = search.text.replace('\0', " ");
-        let not_ours = || StoreError::invalid("`after` is not the `next` of a page of this search");
-        let after = match &search.after {
-            Some(text) => Some(SearchCursor::decode(text, &search).ok_or_else(not_ours)?),
-            None => None,
-        };
+        let hash = search.hash();
+        let paged = Paged::of_search(table, &search, &hash);
+        let after = self.place(search.after.as_deref(), &paged, search.at.as_ref())?;
         let shape = SearchShape {
             past: search.at.as_ref().map(Moment::past),
             language: search.language,
@@ -191,7 +203,8 @@ impl Store {
             let Some(id) = column::<Option<String>>(row, 2)? else { break };
             let (rank, matches) = (column(row, 5)?, column::<i64>(row, 6)?);
             if place + 1 == page_len && usize::try_from(matches).is_ok_and(|matches| matches > page_len) {
-                next = Some(SearchCursor { rank, id: id.clone() }.encode(&search));
+                let place = Place::Ranked { rank: f32::to_bits(rank), id: id.clone() };
+                next = Some(PageCursor::new(place, search.at.as_ref()).encode(&self.0.page_key, &paged)?);
             }
             let excerpt: Option<String> = column(row, 7)?;
             items.push(Found {
@@ -207,22 +220,34 @@ impl Store {
         let total = found.min(SEARCH_FOUND_MAX);
         Ok(SearchPage { items, next, total, is_complete: found <= SEARCH_FOUND_MAX, facets })
     }
+
+    /// The moment of a search: as [`Store::moment_of_page`] for a query.
+    ///
+    /// # Errors
+    /// Those of [`Store::moment_of_page`].
+    pub async fn moment_of_search(
+        &self,
+        table: &TableName,
+        search: &Search,
+        at: Option<&At>,
+    ) -> Result<Option<Moment>, StoreError> {
+        let hash = search.hash();
+        self.moment_behind(search.after.as_deref(), &Paged::of_search(table, search, &hash), at).await
+    }
 }
 
 /// The parameters, in the order in which the statement has them.
-fn arguments<'a>(search: &Search, after: Option<&SearchCursor>, limit: u32) -> Arguments<'a> {
+fn arguments<'a>(search: &Search, after: Option<&Place>, limit: u32) -> Arguments<'a> {
     let mut params: Vec<Param> = search.at.as_ref().map_or_else(Vec::new, Moment::params);
     params.push(Box::new(search.fields.as_texts().to_vec()));
-    params.push(Box::new(search.text.clone()));
+    // No word has it, and Postgres takes no text with it.
+    params.push(Box::new(search.text.replace('\0', " ")));
     let mut len = search.text.len();
     if let Some(filter) = &search.filter {
         len += filter.as_bytes().len();
         params.push(Box::new(filter.clone()));
     }
-    if let Some(SearchCursor { rank, id }) = after {
-        params.push(Box::new(*rank));
-        params.push(Box::new(id.clone()));
-    }
+    params.extend(after.map(place_params).unwrap_or_default());
     // One more than the page has, to know whether there is more.
     params.push(Box::new(i64::from(limit) + 1));
     if !search.facets.is_empty() {
