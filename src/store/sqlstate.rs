@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 use super::error::StoreError;
 use super::index;
@@ -72,18 +72,32 @@ pub(super) fn failure(error: &tokio_postgres::Error) -> Failure {
 /// Judges an error that Postgres sent. What it says goes to the log where it is a fault, never to the caller.
 pub(super) fn judge(error: &DbError) -> Verdict {
     let code = error.code();
+    if ends_session(error) {
+        return Verdict::SessionLost;
+    }
     if *code == SqlState::INVALID_SQL_STATEMENT_NAME || *code == SqlState::FEATURE_NOT_SUPPORTED {
         // 0A000 is what a plan says whose result type changed by ALTER TABLE; none of our statements is unsupported.
         return Verdict::Stale;
-    }
-    if matches!(code.code(), "57P01" | "57P02" | "57P03" | "57P04" | "57P05") || class(code) == "08" {
-        return Verdict::SessionLost;
     }
     match code.code() {
         "57014" => Verdict::Cancelled,
         "40001" | "40P01" => Verdict::Serialization,
         _ => Verdict::Refused(refusal(error)),
     }
+}
+
+/// Whether the session ends with an error, so that it says nothing about a COMMIT. The code of one that is fatal may be that of a
+/// statement that is rolled back, such as a full disk: the session may have met that when the commit was in the log already.
+pub(super) fn ends_session(error: &DbError) -> bool {
+    let code = error.code();
+    if matches!(code.code(), "57P01" | "57P02" | "57P03" | "57P04" | "57P05") || class(code) == "08" {
+        return true;
+    }
+    let is_fatal = matches!(error.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    if is_fatal {
+        tracing::error!(sqlstate = code.code(), message = error.message(), "a session of Postgres died");
+    }
+    is_fatal
 }
 
 /// What a rule of a declared schema says that a document breaks, by the name that `schemas/sql` gives it.
@@ -168,5 +182,60 @@ fn refusal(error: &DbError) -> StoreError {
             );
             StoreError::Internal
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio_postgres::{Config, NoTls};
+
+    use super::*;
+
+    /// What a client makes of an error that Postgres sends for COMMIT.
+    async fn commit_fails(severity: &str, code: &str) -> tokio_postgres::Error {
+        let (near, mut far) = duplex(1024);
+        let fields = format!("S{severity}\0V{severity}\0C{code}\0Mwhat happened\0\0");
+        let len = u32::try_from(fields.len() + 4).expect("it is short").to_be_bytes();
+        let answer = [b"E".as_slice(), &len, fields.as_bytes()].concat();
+        let postgres = async {
+            let mut asked = [0; 1024];
+            // The first message, and COMMIT.
+            for answer in [b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I".as_slice(), &answer] {
+                assert!(far.read(&mut asked).await.expect("it is open") > 0, "something is asked");
+                far.write_all(answer).await.expect("it is open");
+            }
+        };
+        let mut config = Config::new();
+        config.user("u");
+        let asking = async {
+            let (client, connection) = config.connect_raw(near, NoTls).await.expect("it is let in");
+            tokio::select! {
+                answer = client.batch_execute("COMMIT") => answer.expect_err("it fails"),
+                _ = connection => panic!("the answer comes first"),
+            }
+        };
+        tokio::join!(asking, postgres).0
+    }
+
+    #[tokio::test]
+    async fn a_session_that_dies_of_its_error_leaves_the_outcome_open() {
+        // The commit is in the log when the next segment of it finds no room, or the disk does not take it.
+        for (severity, code) in [
+            ("PANIC", "53100"),
+            ("PANIC", "58030"),
+            ("FATAL", "53200"),
+            ("FATAL", "25P03"),
+            ("PANIC", "40001"),
+            ("FATAL", "0A000"),
+            ("FATAL", "57P01"),
+        ] {
+            let failure = failure(&commit_fails(severity, code).await);
+            assert!(matches!(failure, Failure::Broken), "{severity} {code}: {failure:?}");
+        }
+        let refused = failure(&commit_fails("ERROR", "53100").await);
+        assert!(matches!(refused, Failure::Refused(StoreError::Unavailable { .. })), "{refused:?}");
+        let again = failure(&commit_fails("ERROR", "40001").await);
+        assert!(matches!(again, Failure::Serialization), "{again:?}");
     }
 }
