@@ -1,10 +1,12 @@
 //! Batches and named calls whose connection to Postgres breaks exactly at COMMIT: before it arrives, and once it is done.
 
+use std::process::Command;
+
 use raystream::client::{CallOptions, Client, Error, Json, RetryPolicy};
 use raystream::wire::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::outcome::{behind_proxy, in_commit, slow_commit};
+use crate::outcome::{behind_proxy, behind_proxy_with, in_commit, slow_commit};
 use crate::proxy::Proxy;
 use crate::server::{Server, call, eventually};
 use crate::tx::{get, refused};
@@ -137,6 +139,50 @@ async fn after_a_crash_only_a_key_tells() {
     let answer = cut(&proxy, true, call_named(&client, [9; 16], "table.push", &push)).await;
     assert_eq!(count(&client).await.as_i64(), before.as_i64().map(|count| count + 1));
     assert_eq!(call_named(&client, [9; 16], "table.push", &push).await.unwrap(), answer);
+}
+
+/// The process does not notice that its connection is gone, and cannot be ended. The next attempt waits for it at the row of the key, and
+/// that it waited in vain says nothing about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_named_call_that_waits_in_vain_for_its_own_first_attempt_is_unknown() {
+    let (proxy, server, admin, _) = behind_proxy_with("lock_timeout = \"500ms\"\n").await;
+    let client = server.client(1).await;
+    slow_commit(&admin, &server).await;
+    let made = tokio::spawn({
+        let client = client.clone();
+        async move {
+            let push = json!({"table": "t", "data": 1});
+            call_named(&client, [1; 16], "table.push", &push).await
+        }
+    });
+    eventually("it commits", async || in_commit(&admin).await == 1).await;
+    let committing = "SELECT pid FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active' \
+                      AND application_name = 'raystream' AND datname = current_database()";
+    let process: i32 = admin.query_one(committing, &[]).await.unwrap().get(0);
+    let _goes_on = Stopped::new(process);
+    proxy.cut();
+    assert_eq!(refused(made.await.unwrap()), (ErrorCode::UNKNOWN_OUTCOME, None));
+}
+
+/// A process that stands still until this is dropped.
+struct Stopped(i32);
+
+impl Stopped {
+    fn new(process: i32) -> Self {
+        let stopped = Self(process);
+        assert!(stopped.signal("-STOP"), "it is stopped");
+        stopped
+    }
+
+    fn signal(&self, name: &str) -> bool {
+        Command::new("kill").args([name, &self.0.to_string()]).status().unwrap().success()
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.signal("-CONT");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,13 +12,19 @@ use crate::tx::{Tx, get, refused, rolled_back};
 
 /// A daemon behind a network that fails when it is told to, and a session of the test's own past it.
 pub(crate) async fn behind_proxy() -> (Proxy, Server, Postgres) {
+    let (proxy, server, admin, _) = behind_proxy_with("").await;
+    (proxy, server, admin)
+}
+
+/// The same with lines for the configuration of the database, and with another session past the network.
+pub(crate) async fn behind_proxy_with(section: &str) -> (Proxy, Server, Postgres, Postgres) {
     let direct = database().await;
-    let admin = postgres_client(&direct).await;
+    let (admin, other) = (postgres_client(&direct).await, postgres_client(&direct).await);
     let (proxy, through) = Proxy::start(&direct);
-    let server = Server::on(through, "");
+    let server = Server::on(through, section);
     let client = server.client(1).await;
     call(&client, "table.create", json!({"table": "t"})).await.unwrap();
-    (proxy, server, admin)
+    (proxy, server, admin, other)
 }
 
 async fn status(admin: &Postgres, tx: &Tx) -> Option<String> {

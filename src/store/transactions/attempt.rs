@@ -26,7 +26,11 @@ pub(super) enum Ended<T, E> {
     /// It was committed.
     Done(T),
     /// Its body gave an error. It was rolled back.
-    Refused(E),
+    Refused {
+        error: E,
+        /// Its claim was answered, so that an earlier attempt, if it was not committed then, never is.
+        is_claimed: bool,
+    },
     /// It was stopped or could not begin.
     Failed(StoreError),
     /// It was rolled back, and running it again may help.
@@ -137,7 +141,7 @@ where
             if may_help(&transaction, begun, limit) {
                 (Ended::Again(error), is_clean)
             } else {
-                (Ended::Refused(error), is_clean)
+                (Ended::Refused { error, is_claimed: transaction.xid().is_some() }, is_clean)
             }
         }
     }

@@ -135,7 +135,11 @@ where
                 store.0.written.notify_one();
                 return Ok(value);
             }
-            Ended::Refused(error) => return Err(error),
+            // It may have waited for the earlier one in vain.
+            Ended::Refused { is_claimed: false, .. } if in_doubt => {
+                return Err(StoreError::UnknownOutcome.into());
+            }
+            Ended::Refused { error, .. } => return Err(error),
             Ended::Failed(error) => return Err(judged(error, in_doubt).into()),
             Ended::Again(_) | Ended::Doubtful if last && in_doubt => {
                 return Err(StoreError::UnknownOutcome.into());
