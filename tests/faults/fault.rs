@@ -185,6 +185,8 @@ pub(crate) async fn inject(world: &mut World, fault: Fault, lengths: Lengths, nu
 /// Kills the postmaster, alone or with all its processes, and starts another one on the same data.
 async fn kill_postgres(world: &mut World, all_at_once: bool) {
     let postmaster = world.postmaster();
+    // A process that it starts meanwhile would be neither killed nor waited for, and keep the next postmaster out.
+    signal("STOP", &[postmaster]);
     let others = children(postmaster);
     let mut killed = vec![postmaster];
     if all_at_once {
