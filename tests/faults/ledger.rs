@@ -77,7 +77,7 @@ pub(crate) struct Reply {
 pub(crate) struct Operation {
     pub(crate) writer: usize,
     pub(crate) kind: Kind,
-    /// It is repeated with its key until it is acknowledged.
+    /// It is repeated with its key until it is acknowledged, or was refused when nothing was in doubt and is given up.
     pub(crate) has_key: bool,
     /// When it was begun and when it was acknowledged, on the clock of the ledger: who began after another one was
     /// acknowledged comes behind it.
@@ -100,6 +100,8 @@ struct Pages {
     progress: Vec<u64>,
     /// Answers that no fault explains.
     unexpected: Vec<String>,
+    /// The disk was full, from now on or before.
+    disk_was_full: bool,
 }
 
 impl Ledger {
@@ -141,6 +143,15 @@ impl Ledger {
     /// Notes an answer that should not come.
     pub(crate) fn unexpected(&self, what: String) {
         self.pages().unexpected.push(what);
+    }
+
+    /// Notes that the disk is about to be full.
+    pub(crate) fn disk_fills(&self) {
+        self.pages().disk_was_full = true;
+    }
+
+    pub(crate) fn disk_was_full(&self) -> bool {
+        self.pages().disk_was_full
     }
 
     /// How many operations of each writer were acknowledged.

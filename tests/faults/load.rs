@@ -31,6 +31,9 @@ const SHARED: u64 = 3;
 /// The longest pause between two operations: a load that leaves the machine time for the faults.
 const PAUSE: u64 = 12_000;
 
+/// Of so many calls with a key, one takes a "no" for an answer: what it says has to be true with a key too.
+const GIVE_UP: u64 = 4;
+
 /// Writers at work.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
@@ -107,7 +110,7 @@ impl Writer {
         for n in 0..OWN + SHARED {
             let id = self.id(n);
             let number = self.ledger.begin(self.writer, Kind::Set, true);
-            self.named(number, "table.set", set(&id, number, 0)).await;
+            self.named(number, "table.set", set(&id, number, 0), false).await;
         }
     }
 
@@ -135,7 +138,8 @@ impl Writer {
             let done = timeout(HUNG, done).await;
             self.note(number, done.expect("a transaction is answered in time"));
         } else if has_key {
-            self.named(number, method, args).await;
+            let gives_up = self.numbers.below(GIVE_UP) == 0;
+            self.named(number, method, args, gives_up).await;
         } else {
             let done = timeout(HUNG, self.client.call_typed(method, &args)).await;
             self.note(number, done.expect("a call is answered in time"));
@@ -147,20 +151,25 @@ impl Writer {
         if n < OWN { format!("of-{}-{n}", self.writer) } else { format!("shared-{}", n - OWN) }
     }
 
-    /// A call with a key, again and again until it is acknowledged.
-    async fn named(&mut self, number: usize, method: &str, args: Value) {
+    /// A call with a key, again and again until it is acknowledged; with `gives_up` also until it is refused, when no attempt before
+    /// left it open whether it was done.
+    async fn named(&mut self, number: usize, method: &str, args: Value, gives_up: bool) {
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.seed.to_be_bytes());
         key[8..].copy_from_slice(&u64::try_from(number).unwrap().to_be_bytes());
         let repeated = async {
+            let mut is_certain = true;
             loop {
                 let options = CallOptions { idempotency_key: Some(key.into()), ..CallOptions::default() };
                 let called = self.client.call_with(method, Json::encode(&args).unwrap(), options);
                 let called = timeout(HUNG, called).await.expect("a call is answered in time");
                 match called.and_then(|result| result.decode()) {
                     Ok(result) => return self.acknowledge(number, &result),
-                    Err(error) => self.judge(&error),
-                };
+                    Err(error) => is_certain &= self.judge(&error) == Outcome::Refused,
+                }
+                if gives_up && is_certain {
+                    return self.ledger.refuse(number);
+                }
                 sleep(Duration::from_millis(20)).await;
             }
         };
@@ -220,10 +229,10 @@ impl Writer {
             _ if is_rolled_back => Outcome::Refused,
             ErrorCode::TIMEOUT | ErrorCode::CANCELLED | ErrorCode::UNKNOWN_OUTCOME => Outcome::Open,
             // What a full disk is to a statement.
-            ErrorCode::INTERNAL_ERROR => Outcome::Open,
+            ErrorCode::INTERNAL_ERROR if self.ledger.disk_was_full() => Outcome::Open,
             _ => {
                 self.ledger.unexpected(call.to_string());
-                Outcome::Refused
+                if call.code == ErrorCode::INTERNAL_ERROR { Outcome::Open } else { Outcome::Refused }
             }
         }
     }

@@ -18,10 +18,12 @@ pub(crate) struct Report {
     pub(crate) faults: BTreeMap<Fault, usize>,
     pub(crate) left_out: Vec<&'static str>,
     pub(crate) findings: Findings,
-    /// Operations that were acknowledged; of them with a key; that were refused; and of which nobody was told what became.
+    /// Operations that were acknowledged; of them with a key; that were refused; of them with a key; and of which nobody was told what
+    /// became.
     pub(crate) acknowledged: usize,
     pub(crate) with_key: usize,
     refused: usize,
+    refused_with_key: usize,
     open: usize,
     /// Of the open ones, those that were done.
     open_done: usize,
@@ -42,7 +44,10 @@ impl Report {
         let open = evidence.operations.iter().enumerate();
         let open_done =
             open.filter(|(number, operation)| operation.outcome == Outcome::Open && is_done.contains(number));
-        let keyed = evidence.operations.iter().filter(|operation| operation.has_key);
+        let keyed = |outcome: Outcome| {
+            let keyed = evidence.operations.iter().filter(|operation| operation.has_key);
+            keyed.filter(|operation| operation.outcome == outcome).count()
+        };
         Self {
             seed,
             time,
@@ -50,8 +55,9 @@ impl Report {
             left_out: Vec::new(),
             findings: check(evidence),
             acknowledged: count(Outcome::Acknowledged),
-            with_key: keyed.filter(|operation| operation.outcome == Outcome::Acknowledged).count(),
+            with_key: keyed(Outcome::Acknowledged),
             refused: count(Outcome::Refused),
+            refused_with_key: keyed(Outcome::Refused),
             open: count(Outcome::Open),
             open_done: open_done.count(),
             changes: evidence.log.len(),
@@ -79,7 +85,8 @@ impl fmt::Display for Report {
             writeln!(f, "  LEFT OUT: {left_out}")?;
         }
         writeln!(f, "acknowledged {}, of them with a key {}", self.acknowledged, self.with_key)?;
-        writeln!(f, "refused {}, never told {} (done {})", self.refused, self.open, self.open_done)?;
+        writeln!(f, "refused {}, of them with a key {}", self.refused, self.refused_with_key)?;
+        writeln!(f, "never told {} (done {})", self.open, self.open_done)?;
         writeln!(
             f,
             "changes {}, seen by readers {}, resumed from a cursor {} times",

@@ -67,6 +67,9 @@ pub(crate) async fn run(plan: &Plan, seed: u64) -> Report {
         let pause = chosen.numbers.below(150);
         sleep(Duration::from_millis(pause)).await;
         let at = begun.elapsed();
+        if fault == Fault::DiskFull {
+            ledger.disk_fills();
+        }
         inject(&mut world, fault, lengths, &mut chosen.numbers).await;
         go_on(&world, &ledger, &readers, fault.words()).await;
         if plan.is_long {
