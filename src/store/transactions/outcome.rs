@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::Row;
 
 use super::connection::Peer;
 use crate::store::scope::Scope;
@@ -17,6 +18,9 @@ use crate::store::{Store, StoreError};
 /// How long the answer is looked for: a restart of Postgres on the same machine is shorter, and the caller of COMMIT
 /// waits meanwhile.
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// How long one question may take: the connection that it is asked on may be dead too, and the next is asked on another one.
+const QUESTION_LONGEST: Duration = Duration::from_secs(2);
 
 /// The pause between two questions, and the longest one.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -45,10 +49,10 @@ pub(super) async fn find_out(store: &Store, peer: &Peer, xid: u64) -> Outcome {
     let mut pause = PAUSE.0;
     let mut was_running = false;
     loop {
-        match ask(store, &peer.lifetime, xid).await {
+        match ask(store, &peer.lifetime, xid, until).await {
             Answer::Final(outcome) => return outcome,
             // Once is patience: it may be about to end by itself.
-            Answer::Running if was_running => terminate(store, peer.process, xid).await,
+            Answer::Running if was_running => terminate(store, peer.process, xid, until).await,
             Answer::Running => was_running = true,
             Answer::Later => {}
         }
@@ -60,14 +64,22 @@ pub(super) async fn find_out(store: &Store, peer: &Peer, xid: u64) -> Outcome {
     }
 }
 
-fn call(key: StatementKey, params: Vec<Param>) -> Call {
-    Call { key, params, len: 0, document: None }
+/// Asks something, if it is answered in time.
+async fn question(
+    store: &Store,
+    key: StatementKey,
+    params: Vec<Param>,
+    until: Instant,
+) -> Result<Vec<Row>, StoreError> {
+    let longest = until.saturating_duration_since(Instant::now()).min(QUESTION_LONGEST);
+    let scope = Scope::of(store.1.lane);
+    let answer = store.0.reads.run(&scope, Call { key, params, len: 0, document: None });
+    timeout(longest, answer).await.unwrap_or(Err(StoreError::Timeout))
 }
 
-async fn ask(store: &Store, lifetime: &str, xid: u64) -> Answer {
+async fn ask(store: &Store, lifetime: &str, xid: u64, until: Instant) -> Answer {
     let params: Vec<Param> = vec![Box::new(lifetime.to_owned()), Box::new(xid.to_string())];
-    let scope = Scope::of(store.1.lane);
-    match store.0.reads.run(&scope, call(StatementKey::Outcome, params)).await {
+    match question(store, StatementKey::Outcome, params, until).await {
         Ok(rows) => {
             let row = rows.first();
             let read = row.map(|row| Ok((column(row, 0)?, column(row, 1)?)));
@@ -94,11 +106,10 @@ fn judge(status: Option<&str>, no_crash: bool) -> Answer {
     }
 }
 
-async fn terminate(store: &Store, process: i32, xid: u64) {
+async fn terminate(store: &Store, process: i32, xid: u64, until: Instant) {
     let params: Vec<Param> = vec![Box::new(process), Box::new(xid.to_string())];
-    let scope = Scope::of(store.1.lane);
     // It is asked again anyway.
-    if let Err(error) = store.0.reads.run(&scope, call(StatementKey::Terminate, params)).await {
+    if let Err(error) = question(store, StatementKey::Terminate, params, until).await {
         tracing::debug!(%error, "a process whose connection is gone could not be ended");
     }
 }
