@@ -5,16 +5,16 @@
 use std::time::Duration;
 
 use crate::checker::check;
-use crate::history::{Class, Outcome};
+use crate::history::{Class, Op, Outcome};
 use crate::parties::Level;
 use crate::server::Server;
-use crate::workload::run;
+use crate::workload::{ROUNDS, run};
 
 /// Each level, when the environment does not say: enough for some hundred transactions.
 const SECONDS: u64 = 1;
 
 /// A machine that stands still for a while is no reason to end a transaction.
-const LONG: &str = "[limits]\ntransaction_idle = \"2m\"\ntransaction_time = \"5m\"";
+pub(crate) const LONG: &str = "[limits]\ntransaction_idle = \"2m\"\ntransaction_time = \"5m\"";
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -56,6 +56,12 @@ async fn what_histories_of_lists_show_at_each_level() {
         let count = |outcome| history.iter().filter(|transaction| transaction.outcome == outcome).count();
         assert_eq!(count(Outcome::Unknown), 0, "no connection broke");
         table += &format!("\n{name:<16}{:>10}{:>9}", count(Outcome::Committed), count(Outcome::Aborted));
+        // What aborts everything shows nothing bad either.
+        let wrote = history.iter().filter(|transaction| {
+            transaction.outcome == Outcome::Committed
+                && transaction.ops.iter().any(|op| matches!(op, Op::Append(..)))
+        });
+        assert!(wrote.count() >= ROUNDS, "{name}: hardly anything was committed\n{table}");
         let anomalies = check(&history);
         let (required, allowed) = expected(name);
         for class in Class::ALL {

@@ -17,7 +17,7 @@ const LISTS: u64 = 4;
 /// Appends after which a list is left for a new one: a read gives all of it.
 const APPENDS: u64 = 24;
 /// Rounds of the transactions whose order is given, under the random ones.
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 /// The same numbers in each run with a seed.
 pub(crate) struct Numbers(u64);
