@@ -106,10 +106,10 @@ impl World {
         session.batch_execute(sql).await.expect("it works");
     }
 
-    /// The processes of Postgres that work for the daemon.
+    /// The processes of Postgres that work for the daemon, those of its change feed too.
     async fn backends(&self) -> Vec<u32> {
         let session = self.session().await.expect("Postgres takes a session");
-        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'raystream' \
+        let sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'raystream%' \
                    ORDER BY state <> 'idle' DESC, pid";
         let rows = session.query(sql, &[]).await.expect("it works");
         rows.iter().map(|row| u32::try_from(row.get::<_, i32>(0)).unwrap()).collect()
