@@ -50,7 +50,7 @@ const ANOMALIES: [(&str, &str, Scenario, bool); 10] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_isolation_lets_more_happen_than_it_says() {
     let mut wrong = Vec::new();
-    let server = server::Server::start().await;
+    let server = server::Server::start_with(lists::LONG).await;
     println!("{:<10}{:<32}{:<14}{:<14}", "", "", "snapshot", "serializable");
     for (name, meaning, scenario, in_snapshot) in ANOMALIES {
         let mut cells = Vec::new();
@@ -77,7 +77,7 @@ async fn no_isolation_lets_more_happen_than_it_says() {
 /// What shows the anomalies can see them: without transactions those that a single statement does not rule out happen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_transactions_the_anomalies_are_seen() {
-    let server = server::Server::start().await;
+    let server = server::Server::start_with(lists::LONG).await;
     let mut seen = Vec::new();
     for (name, _, scenario, _) in ANOMALIES {
         let world = World::without_transactions(&server).await;

@@ -9,7 +9,7 @@ use raystream::store::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::postgres::{client, database};
 use crate::proxy::Proxy;
@@ -88,8 +88,14 @@ async fn a_transaction_dies(end: End) {
     assert_eq!(get(&direct, "t", "a").await.version, 2, "only the second one was done");
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' \
                     AND datname = current_database()";
-    let row = client(&config).await.query_one(sessions, &[]).await.expect("Postgres says it");
-    assert_eq!(row.get::<_, i64>(0), 0, "the dead one is closed");
+    let admin = client(&config).await;
+    // Its locks are gone a moment before it is.
+    let is_closed = async {
+        while admin.query_one(sessions, &[]).await.expect("Postgres says it").get::<_, i64>(0) > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, is_closed).await.expect("the dead one is closed");
 }
 
 #[tokio::test]
