@@ -125,6 +125,43 @@ async fn a_process_that_still_commits_is_ended_and_then_the_truth_is_told() {
     assert_eq!(status(&admin, &tx).await.as_deref(), Some("aborted"));
 }
 
+/// The session that registers a transaction is lost, before that was done and when it is done nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begin_whose_registration_is_lost_is_made_again() {
+    let (proxy, server, admin, locker) = behind_proxy_with("lock_timeout = \"20s\"\n").await;
+    let client = server.client(1).await;
+    let registering = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() \
+                       AND query LIKE 'INSERT INTO raystream.trxs%'";
+    let registering_are = async |count: i64| {
+        let sql = format!("SELECT count(*) {registering}");
+        admin.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) >= count
+    };
+    // In this order: when all connections are cut, the pool has none yet that would be used for a moment longer.
+    for is_done in [true, false] {
+        locker.batch_execute("BEGIN; LOCK TABLE raystream.trxs").await.unwrap();
+        let begun = tokio::spawn({
+            let client = client.clone();
+            async move { Tx::begin(&client, json!({})).await }
+        });
+        eventually("it is registered", async || registering_are(1).await).await;
+        if is_done {
+            // Postgres does not notice, and goes on with both when it can.
+            proxy.cut();
+            eventually("it is registered again", async || registering_are(2).await).await;
+        } else {
+            let terminate = format!("SELECT pg_terminate_backend(pid) {registering}");
+            admin.batch_execute(&terminate).await.unwrap();
+        }
+        locker.batch_execute("COMMIT").await.unwrap();
+        let tx = begun.await.unwrap().unwrap();
+        let row = "SELECT create_txid::text FROM raystream.trxs WHERE sid = $1";
+        let registered: String = admin.query_one(row, &[&tx.sid]).await.unwrap().get(0);
+        assert_eq!(registered, tx.txid().to_string(), "done: {is_done}");
+        tx.set("a", 1).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_nobody_can_be_asked_about_is_unknown() {
     let (mut proxy, server, admin) = behind_proxy().await;

@@ -138,6 +138,8 @@ impl Store {
                 }
                 // The connection broke, and nothing was done on it.
                 Err(error @ StoreError::Unavailable { .. }) => failure = error,
+                // The one that it was to be registered on broke. A row that nobody stands behind goes with its lease.
+                Err(StoreError::UnknownOutcome) => failure = unavailable(),
                 Err(error) => return Err(error),
             }
         }

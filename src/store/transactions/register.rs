@@ -13,8 +13,11 @@ use crate::store::{Store, StoreError};
 /// How long a daemon may take to end a transaction whose time is over, before it counts as dead.
 const LEASE_SLACK: Duration = Duration::from_secs(30);
 
-pub(in crate::store) const REGISTER: &str = "INSERT INTO raystream.trxs (sid, owner, create_txid, snapshot, lease) \
-    VALUES ($1, $2, $3::text::xid8, $4::text::pg_snapshot, now() + make_interval(secs => $5))";
+/// The row may be there, of an attempt to begin whose answer was lost; and that one may be the later to arrive.
+pub(in crate::store) const REGISTER: &str = "INSERT INTO raystream.trxs AS t (sid, owner, create_txid, snapshot, lease) \
+    VALUES ($1, $2, $3::text::xid8, $4::text::pg_snapshot, now() + make_interval(secs => $5)) \
+    ON CONFLICT (sid) DO UPDATE SET create_txid = EXCLUDED.create_txid, snapshot = EXCLUDED.snapshot, \
+    lease = EXCLUDED.lease WHERE t.lease <= EXCLUDED.lease";
 
 pub(in crate::store) const UNREGISTER: &str = "DELETE FROM raystream.trxs WHERE sid = $1";
 
