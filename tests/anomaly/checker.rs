@@ -88,6 +88,11 @@ impl Graph {
         for (class, first) in CYCLES {
             let mut starts: Vec<usize> = component.to_vec();
             starts.sort_unstable();
+            if class == Class::GSingle
+                && let Some(pair) = self.lost_update(&starts)
+            {
+                return Some((class, pair.to_vec()));
+            }
             for from in starts {
                 for edge in
                     self.edges[from].iter().filter(|edge| edge.kind == first && members.contains(&edge.to))

@@ -24,6 +24,13 @@ pub(crate) struct Edge {
     pub(crate) why: String,
 }
 
+impl Edge {
+    /// The list that shows it.
+    fn list(&self) -> &str {
+        self.why.split_once('+').map_or("", |(list, _)| list)
+    }
+}
+
 /// Edges by the transaction that they leave.
 pub(crate) struct Graph {
     pub(crate) edges: Vec<Vec<Edge>>,
@@ -39,6 +46,12 @@ impl Graph {
             for pair in order.windows(2) {
                 graph.add(writer(pair[0]), writer(pair[1]), Kind::Ww, || format!("{key}+{}", pair[1]));
             }
+            // What nobody has read yet comes behind all that was.
+            if let Some(last) = order.last() {
+                for next in &list.unread {
+                    graph.add(writer(*last), writer(*next), Kind::Ww, || format!("{key}+{next}"));
+                }
+            }
             for read in list.reads.iter().filter(|read| read.external) {
                 if let Some(last) = read.list.last() {
                     graph.add(writer(*last), read.reader, Kind::Wr, || format!("{key}+{last}"));
@@ -47,7 +60,6 @@ impl Graph {
                     Some(next) => {
                         graph.add(read.reader, writer(*next), Kind::Rw, || format!("{key}+{next}"));
                     }
-                    // What nobody has read yet comes behind all that was.
                     None => {
                         for next in &list.unread {
                             graph.add(read.reader, writer(*next), Kind::Rw, || format!("{key}+{next}"));
@@ -63,6 +75,18 @@ impl Graph {
         if from != to {
             self.edges[from].push(Edge { to, kind, why: why() });
         }
+    }
+
+    /// Two transactions that write one list and read of it what was there before both. Nobody has read which wrote first, but one did:
+    /// it is a lost update, in either order.
+    pub(crate) fn lost_update(&self, component: &[usize]) -> Option<[(usize, &Edge); 2]> {
+        let reads = |from: usize| self.edges[from].iter().filter(|edge| edge.kind == Kind::Rw);
+        component.iter().find_map(|one| {
+            reads(*one).find_map(|to| {
+                let mut back = reads(to.to).filter(|back| back.to == *one && back.list() == to.list());
+                Some([(*one, to), (to.to, back.next()?)])
+            })
+        })
     }
 
     /// Adds the order of transactions that did not overlap. An edge that follows from two others is left out.

@@ -44,7 +44,7 @@ fn classes(text: &str) -> Vec<(Class, bool)> {
 }
 
 /// What it is, its class, whether it takes real time to see it, the bad history, and the good one.
-const HISTORIES: [(&str, Class, bool, &str, &str); 20] = [
+const HISTORIES: [(&str, Class, bool, &str, &str); 22] = [
     (
         "a read that cannot be repeated",
         Class::Internal,
@@ -87,6 +87,13 @@ const HISTORIES: [(&str, Class, bool, &str, &str); 20] = [
         "ok x+1 y+1 \n ok x+2 y+2 \n ok x=1,2 y=2,1",
         "ok x+1 y+1 \n ok x+2 y+2 \n ok x=1,2 y=1,2",
     ),
+    (
+        "a cycle of writes of which nobody read the last ones",
+        Class::G0,
+        false,
+        "ok x+1 y+1 \n ok x+2 y+2 \n ok x=1 y=2",
+        "ok x+1 y+1 \n ok x+2 y+2 \n ok x=1 y=1",
+    ),
     ("circular information flow", Class::G1c, false, "ok x+1 y=2 \n ok y+2 x=1", "ok x+1 y= \n ok y+2 x=1"),
     (
         "circular information flow over a write",
@@ -102,6 +109,13 @@ const HISTORIES: [(&str, Class, bool, &str, &str); 20] = [
         false,
         "ok x= x+1 \n ok x= x+2 \n ok x=1,2",
         "ok x= x+1 \n ok x=1 x+2 \n ok x=1,2",
+    ),
+    (
+        "lost update that nobody read",
+        Class::GSingle,
+        false,
+        "ok x= x+1 \n ok x= x+2",
+        "ok x= x+1 \n ok x=1 x+2",
     ),
     (
         "a list as it was",
