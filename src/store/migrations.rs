@@ -14,6 +14,7 @@ use super::endpoint::Endpoint;
 use super::error::StartError;
 use super::migrate::migrate;
 use super::session::{self, Access, whole_message};
+use super::sqlstate::ends_session;
 use super::tables::NAMESPACE;
 use crate::migrations::{Applied, Migration, MigrationFault};
 
@@ -265,8 +266,8 @@ impl Work<'_> {
 
     async fn commit(&self, transaction: Transaction<'_>) -> Result<(), MigrateError> {
         transaction.commit().await.map_err(|error| match error.as_db_error() {
-            Some(_) => self.judge(&error),
-            None => MigrateError::Unknown { version: self.migration.version },
+            Some(database) if !ends_session(database) => self.judge(&error),
+            _ => MigrateError::Unknown { version: self.migration.version },
         })
     }
 
