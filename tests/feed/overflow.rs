@@ -77,6 +77,45 @@ async fn a_queue_of_bytes_overruns_too_but_one_large_document_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_has_taken_all_is_not_overrun_by_small_and_large_changes_of_one_commit() {
+    let world = World::new().await;
+    let feed = world.feed().await;
+    let client = world.client().await;
+    let large = |letter: &str, len| format!("\"{}\"", letter.repeat(len));
+    let sizes = [("large", 400_000), ("larger", 900_000)];
+    for (id, len) in sizes {
+        world.set(&client, id, &large("x", len)).await;
+    }
+    let policies =
+        [Overflow::Close, Overflow::DropOldest, Overflow::Block, Overflow::Conflate, Overflow::Resnapshot];
+    let mut idle = Vec::new();
+    for overflow in policies {
+        idle.push(feed.subscribe(SubscribeRequest { overflow, ..request("t") }).await.expect("it begins"));
+    }
+    let mut watcher = live(&feed).await;
+    client.batch_execute("BEGIN").await.expect("a transaction begins");
+    let mut expected = Vec::new();
+    for (id, len) in sizes {
+        for n in 0..10 {
+            let small = format!("before_{id}{n}");
+            world.set(&client, &small, "1").await;
+            expected.push((small, 1));
+        }
+        world.set(&client, id, &large("y", len)).await;
+        expected.push((id.to_owned(), 2));
+    }
+    client.batch_execute("COMMIT").await.expect("it commits");
+    until_id(&mut watcher, "larger").await;
+    for (mut subscription, overflow) in idle.into_iter().zip(policies) {
+        let items = until_id(&mut subscription, "larger").await;
+        assert_eq!(versions(&items), expected, "{overflow:?}");
+        let changes = events(&items);
+        assert_eq!(changes[0].lag, 21, "{overflow:?}: all of them waited in the queue");
+        assert!(changes.iter().all(|change| change.dropped == 0), "{overflow:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn falling_behind_during_the_snapshot_is_no_error() {
     let world = World::new().await;
     let feed = narrow(&world).await;

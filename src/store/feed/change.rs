@@ -191,10 +191,10 @@ impl Record {
         Self { batch, xid, last, seq, op, id, version, before, after, cursor, made }
     }
 
-    /// The bytes that it holds, with the message that is made of it.
+    /// The bytes that it holds. The message that is made of it is no longer, and there is one however many queues it is in.
     pub(super) fn size(&self) -> usize {
         let image = |image: &Option<Json>| image.as_ref().map_or(0, |json| json.as_bytes().len());
-        OVERHEAD + self.id.len() + 2 * (image(&self.before) + image(&self.after))
+        OVERHEAD + self.id.len() + image(&self.before) + image(&self.after)
     }
 
     /// The cursor for those who have all of the batch's base. Its text is made once.

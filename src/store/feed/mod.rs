@@ -38,10 +38,12 @@
 //! contained in a change after it.
 //!
 //! # Bounds
-//! A queue has at most 4,096 changes and 1 MiB (or one change); a change is shared by all queues. A read has two pieces
-//! of 256 KiB on their way, plus one document; at most four reads run at once, and one whose subscription takes nothing
+//! A queue that has 4,096 changes or 1 MiB of them is full, so it holds at most 1 MiB and one change, which is two documents.
+//! A change is shared by all queues, and so is the message that is made of it, of 1 MiB at most. A read has two pieces
+//! of 256 KiB on their way, plus one change; at most four reads run at once, and one whose subscription takes nothing
 //! gives its connection up. With the tailer's, the listener's and one for short questions that is seven connections, and
-//! an eighth now and then for housekeeping. The tailer holds one change at a time: a transaction of a million rows passes through.
+//! an eighth now and then for housekeeping. The tailer holds 128 changes or an eighth of a queue, plus one change: a
+//! transaction of a million rows passes through.
 
 mod change;
 mod conflate;
@@ -121,7 +123,7 @@ pub struct FeedOptions {
     pub readers: usize,
     /// The most changes that wait in the queue of a subscription.
     pub queue_events: usize,
-    /// The most bytes that wait in the queue of a subscription. One change alone may be larger.
+    /// The bytes of changes that make the queue of a subscription full. The change that makes it full may be of any size.
     pub queue_bytes: usize,
     /// How often to look into the log when nobody says that there is something: for writes outside of the daemons.
     pub poll: Duration,

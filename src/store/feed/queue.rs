@@ -27,7 +27,7 @@ pub enum Overflow {
     Resnapshot,
 }
 
-/// How much a queue holds.
+/// How much makes a queue full.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct QueueLimits {
     pub(super) events: usize,
@@ -182,17 +182,16 @@ impl Slot {
             };
             queued = merged;
         }
-        let size = queued.size();
-        if !self.make_room(state, size) {
+        if !self.make_room(state) {
             return;
         }
-        state.bytes += size;
+        state.bytes += queued.size();
         if conflates { state.conflated.push(queued) } else { state.changes.push_back(queued) }
     }
 
     /// Applies the limits. `false` when the change is not to be queued.
-    fn make_room(&self, state: &mut State, size: usize) -> bool {
-        while state.is_full(self.limits, size) {
+    fn make_room(&self, state: &mut State) -> bool {
+        while state.is_full(self.limits) {
             match (&state.mode, self.overflow) {
                 (Mode::Live(_), Overflow::DropOldest) => {
                     state.pop();
@@ -289,9 +288,10 @@ impl State {
         }
     }
 
-    /// A change alone is let in whatever its size: else a large document could never be seen.
-    fn is_full(&self, limits: QueueLimits, size: usize) -> bool {
-        self.len() > 0 && (self.len() >= limits.events || self.bytes + size > limits.bytes)
+    /// A queue that is not full takes a change whatever its size: else a large document could never be seen by anybody whom
+    /// it finds with a few small ones.
+    fn is_full(&self, limits: QueueLimits) -> bool {
+        self.len() > 0 && (self.len() >= limits.events || self.bytes >= limits.bytes)
     }
 
     fn len(&self) -> usize {

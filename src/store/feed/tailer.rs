@@ -29,7 +29,7 @@ const ROW_DEADLINE: Duration = Duration::from_secs(300);
 const TOGETHER_MAX: usize = 128;
 
 /// What part of a subscription's queue is handed over together at most, by changes and by bytes: whoever takes what comes is
-/// not overrun by one hand-over. A queue counts a change twice, for the message that is made of it.
+/// not overrun by one hand-over. A change that is longer by itself goes alone.
 const TOGETHER_OF_QUEUE: usize = 8;
 
 /// Follows the log for ever.
@@ -145,6 +145,9 @@ impl Tailer<'_> {
 
     /// Hands the changes over, as many together as there are, up to a bound: Postgres sends them in pieces of 8 KiB, and a
     /// subscriber who is woken for each piece is sent a record for each. The position moves with each change.
+    ///
+    /// After each hand-over others have a turn, so before a large change as well: those who take what comes have taken what
+    /// was before it.
     async fn publish(
         &mut self,
         round: &Round<'_>,
@@ -158,19 +161,22 @@ impl Tailer<'_> {
         let bytes_max = options.queue_bytes / TOGETHER_OF_QUEUE;
         loop {
             let row = timeout(ROW_DEADLINE, rows.try_next()).await.map_err(|_| LinkError::TimedOut)??;
-            let is_last = row.is_none();
-            bytes += row.as_ref().map_or(0, Row::raw_size_bytes);
-            together.extend(row);
-            if !is_last && together.len() < count_max && bytes < bytes_max {
-                continue;
+            let Some(row) = row else { return self.hand_over(round, batch, &together) };
+            let size = row.raw_size_bytes();
+            if !together.is_empty() && bytes + size > bytes_max {
+                self.hand_over(round, batch, &together)?;
+                together.clear();
+                bytes = 0;
+                tokio::task::yield_now().await;
             }
-            self.hand_over(round, batch, &together)?;
-            together.clear();
-            if is_last {
-                return Ok(());
+            together.push(row);
+            bytes += size;
+            if together.len() >= count_max || bytes >= bytes_max {
+                self.hand_over(round, batch, &together)?;
+                together.clear();
+                bytes = 0;
+                tokio::task::yield_now().await;
             }
-            bytes = 0;
-            tokio::task::yield_now().await;
         }
     }
 
