@@ -19,9 +19,11 @@ use tokio::{
 const READ_MIN: usize = 2 * 1024;
 /// The longest read: two of the largest records.
 const READ_MAX: usize = 128 * 1024;
-/// Room that is kept for output: as much as it comes to by doubling when there is always more, so that it is not made and
-/// given back with each write.
+/// Room that is kept for output: as much as there is at most, with what is written and not yet let go, so that it is not
+/// made and given back with each write.
 const OUTPUT_KEPT: usize = 2 * OUTPUT_MAX;
+/// Output that is written and kept all the same: to let go of less would move what is behind it for little.
+const WRITTEN_MAX: usize = OUTPUT_MAX / 2;
 
 /// Resolves the name and tries its addresses in turn.
 pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ConnectReason> {
@@ -75,6 +77,10 @@ impl TcpSocket {
             self.output.clear();
             self.written = 0;
             self.output.shrink_to(OUTPUT_KEPT);
+        } else if self.written >= WRITTEN_MAX {
+            // With a peer that is slower than the callers there is never a moment without output.
+            self.output.drain(..self.written);
+            self.written = 0;
         }
         while self.output.len() - self.written < OUTPUT_MAX && connection.poll_transmit(now, &mut self.output)
         {
@@ -162,6 +168,82 @@ impl TcpSocket {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conn::{ClientConfig, Entropy, Framing, Limits, ServerConfig};
+    use crate::noise::{StaticSecret, rust_crypto};
+    use crate::wire::{Suite, envelope::RpcCall};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    /// The client's end of a connection that can make calls.
+    fn connected() -> Connection {
+        let secret = StaticSecret::from_bytes([7; 32]);
+        let client = ClientConfig {
+            provider: rust_crypto(),
+            suites: vec![Suite::NK_CHACHAPOLY],
+            suite: None,
+            server_key: Some(secret.public_key(rust_crypto())),
+            identity: None,
+            psk: None,
+            limits: Limits::default(),
+        };
+        let server = ServerConfig {
+            provider: rust_crypto(),
+            identities: vec![secret],
+            suites: vec![Suite::NK_CHACHAPOLY],
+            psk: None,
+            limits: Limits::default(),
+        };
+        let entropy = |n| Entropy { ephemeral: [n; 32], connection_id: [3; 16], server_time_ms: 5 };
+        let now = Duration::ZERO;
+        let mut client = Connection::client(Arc::new(client), entropy(1), Framing::Stream, now).unwrap();
+        let mut server = Connection::server(Arc::new(server), entropy(2), Framing::Stream, now).unwrap();
+        for is_from_client in [true, false, true] {
+            let ends = (&mut client, &mut server);
+            let (from, to) = if is_from_client { ends } else { (ends.1, ends.0) };
+            let mut sent = Vec::new();
+            while from.poll_transmit(now, &mut sent) {}
+            to.handle_input(now, &mut BytesMut::from(&sent[..])).unwrap();
+        }
+        client
+    }
+
+    #[tokio::test]
+    async fn what_is_written_is_let_go_although_there_is_always_more() {
+        const SYSTEM_BUFFER: u32 = 16 * 1024;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_send_buffer_size(SYSTEM_BUFFER).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(socket.connect(address), listener.accept());
+        let (mut peer, mut connection) = (accepted.unwrap().0, connected());
+        let mut socket = TcpSocket::new(stream.unwrap());
+        let call = RpcCall { args: Bytes::from(vec![0; 100_000]), ..RpcCall::default() };
+        let mut written = 0;
+        // Without a moment in which all was written.
+        while written < 4 * OUTPUT_KEPT {
+            while connection.outbound_bytes() < OUTPUT_MAX {
+                connection.call(&call).unwrap();
+            }
+            let _takes_no_more = socket.fill(&mut connection, Duration::ZERO);
+            assert!(socket.output.len() <= OUTPUT_KEPT, "{} bytes after {written}", socket.output.len());
+            let before = socket.output.len() - socket.written;
+            if socket.try_write() {
+                let left = socket.output.len() - socket.written;
+                written = if left > 0 { written + before - left } else { 0 };
+                continue;
+            }
+            let mut piece = [0; 4 * 1024];
+            tokio::select! {
+                read = peer.read(&mut piece) => assert!(read.unwrap() > 0),
+                ready = socket.stream.writable() => ready.unwrap(),
             }
         }
     }
