@@ -239,12 +239,15 @@ impl Calls {
         }
     }
 
-    /// The connection is over.
-    pub(super) fn on_loss(&mut self, link: &Link, last_taken: Option<u32>, cause: &ConnectionError) {
+    /// The connection is over. Says whether there were calls of which nothing was sent: nothing of them may be sent on it any
+    /// more.
+    pub(super) fn on_loss(&mut self, link: &Link, last_taken: Option<u32>, cause: &ConnectionError) -> bool {
+        let mut has_unsent = false;
         let mut lost: Vec<_> = self.in_flight.drain().collect();
         lost.sort_unstable_by_key(|(stream, _)| *stream);
         for (stream, InFlight { call, opened_at }) in lost {
             let was_sent = opened_at != link.writes();
+            has_unsent |= !was_sent;
             let was_taken = last_taken.is_none_or(|last| stream <= last);
             if was_sent && was_taken {
                 Self::complete(&mut self.woken, &call, Err(Failure::Lost(cause.clone())));
@@ -252,6 +255,7 @@ impl Calls {
                 self.make_again(call);
             }
         }
+        has_unsent
     }
 
     /// Ends every call.

@@ -192,7 +192,7 @@ impl Driver {
     }
 
     async fn on_end(&mut self, end: ConnectionError) -> End {
-        let (link, is_wanted, delay) = {
+        let (link, is_wanted, has_unsent, delay) = {
             let Core { link, state, .. } = &mut *self.shared.lock();
             let link = link.take().expect("a connection is served as long as it is there");
             let is_wanted = state.closing.is_some();
@@ -200,13 +200,14 @@ impl Driver {
             let delay = state
                 .going_away
                 .map_or(Duration::ZERO, |(_, until)| until.saturating_duration_since(Instant::now()));
+            let mut has_unsent = false;
             if !is_wanted {
-                state.in_flight.on_loss(&link, last_taken, &end);
+                has_unsent = state.in_flight.on_loss(&link, last_taken, &end);
                 state.subscriptions.on_loss();
                 state.pings.clear();
                 state.in_flight.take_woken(&mut self.callers);
             }
-            (link, is_wanted, delay)
+            (link, is_wanted, has_unsent, delay)
         };
         wake(&mut self.callers);
         if is_wanted {
@@ -214,7 +215,9 @@ impl Driver {
             return End::Wanted;
         }
         // The last words may take a moment; the next connection need not wait for them.
-        tokio::spawn(link.finish());
+        tokio::spawn(async move {
+            if has_unsent { link.finish_without_unsent().await } else { link.finish().await }
+        });
         End::Lost(end, delay)
     }
 

@@ -59,6 +59,8 @@ pub(super) struct Link {
     timer: Pin<Box<Sleep>>,
     /// Counts writes: what was handed to the connection since the last one has not left this process.
     writes: u64,
+    /// `writes` when the open connection last left something with the socket.
+    left_at: Option<u64>,
     /// The present, as of the last time that something was waited for.
     now: Duration,
     /// The moment of the last input, as the connection was told.
@@ -92,6 +94,7 @@ impl Link {
             started,
             timer: Box::pin(tokio::time::sleep_until(started)),
             writes: 0,
+            left_at: None,
             now: Duration::ZERO,
             heard_at: Duration::ZERO,
             took_all: false,
@@ -156,6 +159,10 @@ impl Link {
     /// Moves what the connection has to say towards the socket.
     pub(super) fn fill(&mut self) {
         self.took_all = self.socket.fill(&mut self.connection, self.now);
+        // What an ended connection still has to say is its CLOSE.
+        if self.connection.end().is_none() && self.socket.has_output() {
+            self.left_at = Some(self.writes);
+        }
     }
 
     /// The task looks.
@@ -224,7 +231,17 @@ impl Link {
         }
     }
 
-    /// Ends the connection: CLOSE goes out before the transport ends, if it takes bytes.
+    /// Ends a connection whose calls are made again where nothing of them was sent: nothing of them is sent here either. With
+    /// one of them before it in the socket, CLOSE cannot go out.
+    pub(super) async fn finish_without_unsent(self) {
+        if self.left_at == Some(self.writes) && self.socket.has_output() {
+            let _ = tokio::time::timeout(LINGER, self.socket.finish()).await;
+        } else {
+            self.finish().await;
+        }
+    }
+
+    /// Ends the connection: CLOSE goes out behind what is queued before the transport ends, if it takes bytes.
     pub(super) async fn finish(mut self) {
         self.connection.close(ErrorCode::NO_ERROR, "");
         let Self { connection, socket, started, .. } = &mut self;

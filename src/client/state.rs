@@ -164,7 +164,8 @@ impl State {
         };
         self.made_progress = true;
         if let Err(breach) = breach {
-            link.connection.close(ErrorCode::PROTOCOL_ERROR, breach.0);
+            // What is queued is not for a server like this, and its calls are made again on the next connection.
+            link.connection.abort(ErrorCode::PROTOCOL_ERROR, breach.0);
         }
     }
 

@@ -261,6 +261,16 @@ impl Connection {
         self.queue_close(close);
     }
 
+    /// Ends the connection over a fault of the peer: CLOSE goes out, and nothing of what is queued does.
+    pub fn abort(&mut self, code: ErrorCode, reason: &str) {
+        if self.end.is_none()
+            && let Phase::Open(session) = &mut self.phase
+        {
+            session.outbound.clear();
+        }
+        self.close(code, reason);
+    }
+
     // Outputs.
 
     /// The next event, if there is one.

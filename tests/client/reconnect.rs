@@ -1,10 +1,11 @@
 //! Calls across the loss of a connection.
 
-use crate::server::{Server, config, rpc_error, within};
-use raystream::client::{Client, ConnectReason, Error, Options, ReconnectPolicy, Status};
+use crate::server::{Server, Session, config, rpc_error, within};
+use raystream::client::{Client, ConnectReason, Error, Options, ReconnectPolicy, Status, SubscribeOptions};
 use raystream::conn::{ConnectionError, Event};
 use raystream::wire::ErrorCode;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -40,6 +41,61 @@ async fn a_call_on_its_way_has_an_unknown_outcome_and_a_later_one_waits_for_the_
     let mut session = server.accept().await;
     assert_eq!(session.echo().await.method, "later");
     assert_eq!(later.await.unwrap().unwrap(), json!([1]));
+}
+
+#[tokio::test]
+async fn a_call_that_is_made_again_does_not_leave_on_the_connection_that_was_lost_as_well() {
+    let server = Server::start(config()).await;
+    let (client, mut session) = server.connect().await;
+    let serve = async {
+        let (stream, _) = session.subscription().await;
+        session.subscribed(stream, "p", false).await;
+        stream
+    };
+    let (subscription, stream) = tokio::join!(client.subscribe(SubscribeOptions::new("t")), serve);
+    let _subscription = subscription.unwrap();
+    // The server reads nothing: the transport fills up, then the room before it, and then the connection.
+    let mut calls = Vec::new();
+    for n in 0..200 {
+        calls.push(spawn_call(&client, "table.push", json!([n, "x".repeat(40_000)])));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // The snapshot of a subscription ends once.
+    session.subscribed(stream, "q", true).await;
+    session.subscribed(stream, "r", true).await;
+    lost(&client).await;
+    let ran = async |session: &mut Session, answers: bool| {
+        let mut ran = BTreeSet::new();
+        while let Ok(event) = session.next().await {
+            if let Event::Call(stream, call) = event {
+                let args: Value = serde_json::from_slice(&call.args).unwrap();
+                assert!(ran.insert(args[0].as_u64().unwrap()), "{} came twice", args[0]);
+                if answers {
+                    session.respond(stream, "1").await;
+                }
+            }
+        }
+        ran
+    };
+    // Now it reads on: what still comes belongs to calls of which nobody knows whether they ran.
+    let first = ran(&mut session, false).await;
+    let mut next = server.accept().await;
+    let unknown = async {
+        let mut unknown = 0;
+        for call in calls {
+            match within(call).await.unwrap() {
+                Err(Error::UnknownOutcome { .. }) => unknown += 1,
+                other => drop(other.unwrap()),
+            }
+        }
+        client.close().await;
+        unknown
+    };
+    let (unknown, second) = tokio::join!(unknown, ran(&mut next, true));
+    assert!(first.is_disjoint(&second), "made twice: {:?}", first.intersection(&second).collect::<Vec<_>>());
+    assert!(first.len() <= unknown, "{} ran and {unknown} may have", first.len());
+    assert_eq!(unknown + second.len(), 200);
+    assert!(second.len() > 20, "{} were made again", second.len());
 }
 
 #[tokio::test]

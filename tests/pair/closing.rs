@@ -56,6 +56,23 @@ fn close_goes_before_the_end_from_both_sides() {
 }
 
 #[test]
+fn nothing_of_what_is_queued_goes_before_the_close_of_an_abort() {
+    for_each_suite(|setup| {
+        let mut pair = Pair::connected(setup);
+        pair.client.connection.call(&call("short", "")).unwrap();
+        pair.client.connection.call(&call("long", "x".repeat(100_000))).unwrap();
+        pair.client.connection.abort(ErrorCode::PROTOCOL_ERROR, "a breach");
+        pair.client.connection.abort(ErrorCode::INTERNAL_ERROR, "the first reason stands");
+        pair.drive();
+        assert_eq!(pair.server.take(), []);
+        let said = close(ErrorCode::PROTOCOL_ERROR, "a breach");
+        assert_eq!(pair.client.end(), Some(ConnectionError::ClosedHere(said.clone())));
+        assert_eq!(pair.server.end(), Some(ConnectionError::ClosedByPeer(said)));
+        assert!(pair.client.connection.is_drained() && pair.server.connection.is_drained());
+    });
+}
+
+#[test]
 fn a_transport_that_ends_without_close_is_truncated() {
     for_each_suite(|setup| {
         let (suite, framing) = (setup.client.suites[0], setup.framing);
