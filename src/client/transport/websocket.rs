@@ -107,11 +107,12 @@ impl WebSocketSocket {
     }
 
     /// Writes what the transport takes; says whether that was anything. Nobody is woken by it: what is left, the task asks
-    /// for again.
+    /// for again, and it meets an error again.
     pub(super) fn try_write(&mut self) -> bool {
         let mut io = Io::default();
-        let written = self.poll_write(&mut Context::from_waker(Waker::noop()), &mut io);
-        written.is_ok() && io.wrote
+        // Before an error something may have left.
+        let _met_again = self.poll_write(&mut Context::from_waker(Waker::noop()), &mut io);
+        io.wrote
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, io: &mut Io) -> Result<(), WebSocketError> {
@@ -153,5 +154,46 @@ impl WebSocketSocket {
         if self.stream.close(None).await.is_ok() {
             while let Some(Ok(_)) = self.stream.next().await {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+    /// A WebSocket whose peer has cut the transport.
+    async fn cut() -> WebSocketSocket {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url: ServerUrl = format!("raystream+ws://{}@{address}", "07".repeat(32)).parse().unwrap();
+        let accept = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            #[expect(clippy::result_large_err, reason = "the signature is the library's")]
+            let with_subprotocol = |_: &Request, mut response: Response| {
+                response.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
+                Ok(response)
+            };
+            tokio_tungstenite::accept_hdr_async(stream, with_subprotocol).await.unwrap()
+        };
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (socket, peer) = tokio::join!(upgrade(&url, stream), accept);
+        let socket = socket.unwrap();
+        peer.get_ref().set_zero_linger().unwrap();
+        drop(peer);
+        socket.stream.get_ref().ready(tokio::io::Interest::ERROR).await.unwrap();
+        socket
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_over_before_an_error_counts_as_written() {
+        let mut socket = cut().await;
+        socket.output.push_back(Bytes::from_static(b"a call"));
+        socket.output_bytes = 6;
+        assert!(socket.try_write(), "nobody knows how much of it left");
+        assert!(socket.has_output(), "the task looks again, and meets the error");
+        let io = std::future::poll_fn(|context| socket.poll_io(context)).await;
+        assert!(io.eof && !socket.has_output());
     }
 }
