@@ -185,9 +185,12 @@ impl Queue {
         let mut state = self.lock();
         match &item {
             Item::Snapshot(_) | Item::Event(_) => state.paid += 1,
-            // A server that starts over again and again does not make the queue grow.
+            // A server that starts over again and again does not make the queue grow: of what costs no credit, nothing stays
+            // that is dropped with this.
             Item::Reset { .. } => {
-                while matches!(state.items.back(), Some(Item::Position { .. } | Item::Reset { .. })) {
+                while let Some(Item::Position { .. } | Item::SnapshotEnd { .. } | Item::Reset { .. }) =
+                    state.items.back()
+                {
                     state.items.pop_back();
                 }
             }
@@ -450,6 +453,20 @@ mod tests {
             queue.push(Item::Reset { reason: n.to_string() });
         }
         assert_eq!(queue.lock().items.len(), 2);
+        // So do empty snapshots.
+        for n in 0..1_000 {
+            queue.push(Item::Reset { reason: n.to_string() });
+            queue.push(Item::SnapshotEnd { cursor: n.to_string() });
+            queue.push(Item::Position { cursor: n.to_string() });
+        }
+        let kinds = queue.drain();
+        assert!(
+            matches!(
+                kinds[..],
+                [Item::Event(_), Item::Reset { .. }, Item::SnapshotEnd { .. }, Item::Position { .. }]
+            ),
+            "{kinds:?}"
+        );
     }
 
     #[test]
