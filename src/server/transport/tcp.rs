@@ -17,7 +17,7 @@ const READ_MIN: usize = 512;
 /// Largest read: two of the largest records, so that one that is cut in the middle is not moved for long.
 const READ_MAX: usize = 128 * 1024;
 
-/// Waits for the first bytes of a connection. None: the peer ended.
+/// Waits for the first bytes of a connection. No bytes: the peer ended.
 ///
 /// They are read rather than looked at, so that no second system call has to fetch them.
 pub(in crate::server) async fn first_bytes(stream: &mut TcpStream) -> io::Result<BytesMut> {
