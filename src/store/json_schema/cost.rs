@@ -71,6 +71,9 @@ pub(super) struct Cost {
 /// # Errors
 /// A sentence about what is refused, and where it is.
 pub(super) fn weigh(schema: &Value) -> Result<Cost, String> {
+    if let Some((at, keyword)) = other_document(children(schema)) {
+        return Err(format!("#{at} has `{keyword}`: a schema is one document here"));
+    }
     let mut reader = Reader {
         root: schema,
         parts: Vec::new(),
@@ -133,7 +136,7 @@ impl<'a> Reader<'a> {
         }
         let here = || format!("{at}/{keyword}");
         match keyword {
-            "$id" | "id" | "$schema" if at != "#" && value.is_string() => {
+            "id" if at != "#" && value.is_string() => {
                 return Err(format!("{at} has `{keyword}`: a schema is one document here"));
             }
             "$ref" => {
@@ -220,6 +223,32 @@ fn members(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
 
 fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// What is directly inside of a value, by its name or place.
+fn children(value: &Value) -> Box<dyn Iterator<Item = (String, &Value)> + '_> {
+    match value {
+        Value::Array(items) => Box::new(items.iter().enumerate().map(|(at, item)| (at.to_string(), item))),
+        Value::Object(members) => Box::new(members.iter().map(|(name, value)| (name.clone(), value))),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// Where something makes a document of its own of a part, and by which keyword.
+///
+/// Whoever compiles a schema files such a part under its name, read or not, and `#` means it for every reference inside of it,
+/// also behind a pointer that only passes through it. So a reference could lead to something else there than it does here.
+fn other_document<'a>(
+    mut parts: Box<dyn Iterator<Item = (String, &'a Value)> + 'a>,
+) -> Option<(String, &'static str)> {
+    parts.find_map(|(name, value)| {
+        let named = ["$id", "$schema"].into_iter().find(|word| value.get(word).is_some_and(Value::is_string));
+        let found = match named {
+            Some(keyword) => Some((String::new(), keyword)),
+            None => other_document(children(value)),
+        };
+        found.map(|(below, keyword)| (format!("/{name}{below}"), keyword))
+    })
 }
 
 /// How many values a value is made of.
@@ -394,8 +423,40 @@ mod tests {
         for keyword in ["$dynamicRef", "unevaluatedProperties"] {
             assert!(refusal(&json!({ keyword: "#" })).contains(keyword));
         }
+        assert!(refusal(&json!({ "properties": { "a": { "id": "x" } } })).contains("one document"));
         // A property may have any name.
         assert!(weigh(&json!({ "properties": { "$id": { "type": "string" }, "$ref": true } })).is_ok());
+    }
+
+    /// A reference that passes through `around`, which nothing reads, to one that means another `d0` inside of it.
+    fn behind(around: &Value) -> Value {
+        let mut around = around.clone();
+        let inside = doubling(40);
+        around["$defs"] = inside["$defs"].clone();
+        around["properties"] = json!({ "b": { "$ref": "#/$defs/d0" } });
+        json!({ "$defs": { "d0": true, "a": around }, "$ref": "#/$defs/a/properties/b" })
+    }
+
+    #[test]
+    fn what_makes_a_document_of_its_own_of_a_part_is_refused_wherever_it_is() {
+        // It would look light: three parts and nothing that multiplies.
+        assert_eq!(weigh(&behind(&json!({}))).map(|cost| cost.weight), Ok(3));
+        for around in [
+            json!({ "$id": "urn:x" }),
+            json!({ "$id": "#x" }),
+            json!({ "$schema": "http://json-schema.org/draft-04/schema#", "id": "urn:x" }),
+        ] {
+            let why = refusal(&behind(&around));
+            assert!(why.contains("#/$defs/a has") && why.contains("one document"), "{why}");
+        }
+        // One that takes the name of the whole, which nothing leads through.
+        let double =
+            json!({ "$id": "urn:x", "$defs": { "e": { "$id": "urn:x", "$defs": doubling(40)["$defs"] } } });
+        assert!(refusal(&double).contains("#/$defs/e has `$id`"));
+        // In what is read as no schema at all, too: a reference leads everywhere.
+        let data = json!({ "enum": [{ "a": [{ "$id": "urn:x" }] }] });
+        assert!(refusal(&data).contains("#/enum/0/a/0 has `$id`"));
+        assert!(weigh(&json!({ "$id": "urn:x", "default": { "id": "x" } })).is_ok());
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub const SCHEMA_LEN_MAX: usize = 64 * 1024;
 /// The deepest nesting of a schema: compiling goes down by recursion.
 const SCHEMA_DEPTH_MAX: usize = 64;
 
-/// The largest program of one pattern, in bytes: what matches takes time by its length and that of the text.
+/// What the checker calls a document that has no name.
+const UNNAMED: &str = "json-schema:///";
+
+/// The largest program of one pattern, in bytes.
 const PATTERN_SIZE_MAX: usize = 64 * 1024;
 
 /// The cache of one pattern, in bytes.
@@ -73,13 +76,17 @@ impl JsonSchema {
         if text.len() > SCHEMA_LEN_MAX {
             return Err(invalid(&format_args!("it has more than {SCHEMA_LEN_MAX} bytes")));
         }
-        let schema: Value = serde_json::from_slice(text).map_err(|_| invalid(&"it is not JSON"))?;
+        let mut schema: Value = serde_json::from_slice(text).map_err(|_| invalid(&"it is not JSON"))?;
         if depth(&schema) > SCHEMA_DEPTH_MAX {
             return Err(invalid(&format_args!("it is nested deeper than {SCHEMA_DEPTH_MAX} levels")));
         }
         let draft = draft(&schema)
             .ok_or_else(|| invalid(&"its `$schema` has to be that of 2020-12 or of draft 7, or not there"))?;
         let cost = cost::weigh(&schema).map_err(|why| invalid(&why))?;
+        // References lead into this document whatever its name is, which may be that of one the checker has itself.
+        if let Some(name) = schema.get_mut("$id").filter(|name| name.is_string()) {
+            *name = UNNAMED.into();
+        }
         let patterns = PatternOptions::regex().size_limit(PATTERN_SIZE_MAX).dfa_size_limit(PATTERN_CACHE_MAX);
         let validator = jsonschema::options()
             .with_draft(draft)

@@ -80,6 +80,19 @@ fn of_a_long_document_the_first_fault_is_told_and_of_one_with_choices_that_there
 }
 
 #[test]
+fn a_reference_leads_into_the_same_document_whatever_that_is_called() {
+    for name in ["http://json-schema.org/draft-07/schema#", "urn:x", "json-schema:///", "x.json"] {
+        let named = schema(&json!({
+            "$schema": "http://json-schema.org/draft-07/schema#", "$id": name,
+            "definitions": { "nonNegativeInteger": { "type": "string" } },
+            "properties": { "a": { "$ref": "#/definitions/nonNegativeInteger" } },
+        }));
+        assert_eq!(named.check_now(&Json::new(r#"{"a":"x"}"#.to_owned())), Ok(()), "{name}");
+        assert_eq!(pairs(&misfits(&named, &json!({ "a": 1 }))), [("/a", "type")]);
+    }
+}
+
+#[test]
 fn what_is_no_schema_or_costs_too_much_is_refused_with_the_reason() {
     for (text, why) in [
         ("", "not JSON"),
