@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
+use super::pattern;
+
 /// The most that may be looked at for one value. Each part of a schema counts for as many values as it has itself: its
 /// keywords, names, `enum` and the like.
 pub(super) const WEIGHT_MAX: u64 = 4_096;
@@ -19,9 +21,6 @@ pub(super) const CHAIN_MAX: usize = 12;
 
 /// The most patterns of a schema: each is compiled and has a cache.
 const PATTERNS_MAX: usize = 64;
-
-/// Bytes of a pattern that count as one value.
-const PATTERN_BYTES: usize = 8;
 
 /// The most steps of following a schema: some milliseconds.
 const STEPS_MAX: usize = 400_000;
@@ -166,7 +165,7 @@ impl<'a> Reader<'a> {
             }
             "patternProperties" => {
                 for (pattern, value) in members(value) {
-                    part.weight += self.pattern(pattern)?;
+                    part.weight += self.pattern(pattern, &here)?;
                     let place = self.part(value, format!("{}/{pattern}", here()));
                     part.of_patterns.push(place);
                 }
@@ -177,7 +176,7 @@ impl<'a> Reader<'a> {
             "items" if value.is_array() => part.places.extend(self.list(value, &here())),
             "items" | "additionalItems" => part.of_items.push(self.part(value, here())),
             "contains" => part.of_elements = Some(self.part(value, here())),
-            "pattern" => part.weight += self.pattern(value.as_str().unwrap_or_default())?,
+            "pattern" => part.weight += self.pattern(value.as_str().unwrap_or_default(), &here)?,
             "format" if value == "regex" => {
                 return Err(format!("{at} has the format `regex`, which is not checked here"));
             }
@@ -207,12 +206,17 @@ impl<'a> Reader<'a> {
         Ok(self.part(target, text.to_owned()))
     }
 
-    fn pattern(&mut self, pattern: &str) -> Result<u64, String> {
+    fn pattern(&mut self, pattern: &str, at: &dyn Fn() -> String) -> Result<u64, String> {
         self.patterns += 1;
         if self.patterns > PATTERNS_MAX {
             return Err(format!("it has more than {PATTERNS_MAX} patterns"));
         }
-        Ok(1 + count(pattern.len() / PATTERN_BYTES))
+        pattern::weigh(pattern).ok_or_else(|| {
+            format!(
+                "{}: it is no pattern, or too large a one, or one that needs backtracking: (?=..), \\1",
+                at()
+            )
+        })
     }
 }
 

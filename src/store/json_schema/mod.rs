@@ -7,6 +7,7 @@ mod change;
 mod cost;
 mod misfit;
 mod patch;
+mod pattern;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};

@@ -93,6 +93,21 @@ fn a_reference_leads_into_the_same_document_whatever_that_is_called() {
 }
 
 #[test]
+fn a_pattern_that_may_be_at_many_places_makes_documents_shorter_or_is_refused() {
+    assert!(refusal(r#"{"pattern":"1[01]{550}[^01]"}"#).contains("looked at for one value"));
+    let many = vec![json!({ "pattern": "1[01]{30}[^01]" }); 60];
+    assert!(refusal(&json!({ "allOf": many }).to_string()).contains("looked at for one value"));
+    let some = schema(&json!({ "pattern": "1[01]{200}[^01]" }));
+    let text = |len: usize| Json::new(json!("01".repeat(len / 2)).to_string());
+    let Err(StoreError::InvalidInput(why)) = some.check_now(&text(500_000)) else { panic!("it is refused") };
+    assert!(why.contains("bytes at most"), "{why}");
+    assert!(some.work(&text(4_000)) > WORK_AT_ONCE, "it is not checked where the call is");
+    // One that is at one place, however long it is.
+    let line = schema(&json!({ "pattern": "^[01]{1,500}$" }));
+    assert!(matches!(line.check_now(&text(900_000)), Err(StoreError::Misfit(_))));
+}
+
+#[test]
 fn what_is_no_schema_or_costs_too_much_is_refused_with_the_reason() {
     for (text, why) in [
         ("", "not JSON"),
