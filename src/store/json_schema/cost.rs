@@ -256,7 +256,7 @@ fn other_document<'a>(
 }
 
 /// How many values a value is made of.
-fn values(value: &Value) -> u64 {
+pub(super) fn values(value: &Value) -> u64 {
     match value {
         Value::Array(items) => 1 + items.iter().map(values).sum::<u64>(),
         Value::Object(members) => 1 + members.values().map(values).sum::<u64>(),

@@ -10,14 +10,17 @@ pub const MISFITS_MAX: usize = 16;
 /// The longest text of a fault, in bytes: some name what they expected, which may be long.
 const TEXT_LEN_MAX: usize = 256;
 
+/// The longest path of a fault, in bytes: a name may be as long as a document.
+const PATH_LEN_MAX: usize = 1024;
+
 /// A place of a document that does not fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
-    /// The place, as a JSON pointer (RFC 6901): empty is the whole document.
+    /// The place, as a JSON pointer (RFC 6901): empty is the whole document. Where that is too long, what the place is inside of.
     pub path: String,
     /// The keyword of the schema that it does not fit.
     pub keyword: String,
-    /// Where that keyword is in the schema, as a JSON pointer.
+    /// Where that keyword is in the schema, as a JSON pointer, or what it is inside of.
     pub schema_path: String,
     /// A sentence. No value of the document is in it.
     pub message: String,
@@ -64,12 +67,21 @@ impl Misfits {
 impl Misfit {
     fn of(error: &ValidationError<'_>) -> Self {
         Self {
-            path: error.instance_path().as_str().to_owned(),
+            path: shorter(error.instance_path().as_str()),
             keyword: error.kind().keyword().to_owned(),
-            schema_path: error.schema_path().as_str().to_owned(),
+            schema_path: shorter(error.schema_path().as_str()),
             message: short(error.masked_with("the value").to_string()),
         }
     }
+}
+
+/// A pointer without its last steps, where it is too long.
+fn shorter(pointer: &str) -> String {
+    let mut rest = pointer;
+    while rest.len() > PATH_LEN_MAX {
+        rest = rest.rsplit_once('/').map_or("", |(before, _)| before);
+    }
+    rest.to_owned()
 }
 
 /// A text that is cut, at a character, where it is too long.

@@ -46,9 +46,9 @@ const WORK_MAX: u64 = 256 * 1024 * 1024;
 /// The work that is done where the call is. More is given to a thread for such work, so that others do not wait.
 const WORK_AT_ONCE: u64 = 2 * 1024 * 1024;
 
-/// The work of a check up to which all faults are told: the checker makes all of them, at some hundred bytes each, before it
-/// gives the first one out.
-const WORK_TOLD: u64 = 1024 * 1024;
+/// The faults that a document may have for all of them to be told, or for those of all alternatives to be gathered: the checker
+/// makes each of them, at some hundred bytes, before it gives the first one out.
+const FAULTS_MADE: u64 = 256 * 1024;
 
 /// A schema that is in force or may become so.
 pub struct JsonSchema {
@@ -145,7 +145,9 @@ impl JsonSchema {
         if self.validator.is_valid(&value) {
             return Ok(());
         }
-        let misfits = if work <= WORK_TOLD {
+        // A value has a fault for each that is looked at for it, and so has its name.
+        let faults = cost::values(&value).saturating_mul(2).saturating_mul(self.cost.weight);
+        let misfits = if faults <= FAULTS_MADE {
             Misfits::of(self.validator.iter_errors(&value))
         } else if self.cost.has_choices {
             Misfits::somewhere()

@@ -80,6 +80,40 @@ fn of_a_long_document_the_first_fault_is_told_and_of_one_with_choices_that_there
 }
 
 #[test]
+fn of_a_document_of_some_length_with_choices_the_places_are_told() {
+    let choice = json!({ "anyOf": [{ "type": "string" }, { "type": "null" }] });
+    let ticket = schema(&json!({
+        "required": ["title", "state", "notes"],
+        "properties": {
+            "title": { "type": "string", "minLength": 1, "maxLength": 200 },
+            "state": { "enum": ["new", "open", "waiting", "closed"] },
+            "notes": { "type": "array", "maxItems": 1000, "items": choice },
+            "by": choice, "for": choice,
+        },
+    }));
+    let mut notes = vec![json!("a note of some length".repeat(40)); 100];
+    notes[77] = json!(5);
+    let found = misfits(&ticket, &json!({ "title": "x", "state": "old", "notes": notes, "by": 1 }));
+    let mut places = pairs(&found);
+    places.sort_unstable();
+    assert_eq!(places, [("/by", "anyOf"), ("/notes/77", "anyOf"), ("/state", "enum")]);
+}
+
+#[test]
+fn the_path_of_a_fault_is_cut_at_a_step_where_it_is_too_long() {
+    let long = "x".repeat(100_000);
+    let numbers =
+        schema(&json!({ "additionalProperties": { "additionalProperties": { "type": "integer" } } }));
+    let found = misfits(&numbers, &json!({ "a": { &*long: "x" } }));
+    assert_eq!(pairs(&found), [("/a", "type")]);
+    assert!(found.to_string().len() < 400, "{found}");
+    let short = "x".repeat(20_000);
+    let named = schema(&json!({ "properties": { &*short: { "type": "integer" } } }));
+    let found = misfits(&named, &json!({ &*short: "x" }));
+    assert_eq!((pairs(&found), &*found.list[0].schema_path), (vec![("", "type")], "/properties"));
+}
+
+#[test]
 fn a_reference_leads_into_the_same_document_whatever_that_is_called() {
     for name in ["http://json-schema.org/draft-07/schema#", "urn:x", "json-schema:///", "x.json"] {
         let named = schema(&json!({
