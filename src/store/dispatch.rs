@@ -441,7 +441,12 @@ mod tests {
     fn write(row: Option<u64>) -> Call {
         let table = Arc::new(TablePtr::new("s".into(), "t".into()));
         let document = row.map(|row| Point { row, id: row.to_string(), writer: "w".into() });
-        Call { key: StatementKey::Documents(table, Operation::Set), params: Vec::new(), len: 1, document }
+        Call {
+            key: StatementKey::Documents(table, Operation::Set, None),
+            params: Vec::new(),
+            len: 1,
+            document,
+        }
     }
 
     struct Bench {

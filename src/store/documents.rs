@@ -88,7 +88,7 @@ impl Store {
         patch: Json,
     ) -> Result<i64, StoreError> {
         patch.check()?;
-        if self.table(table).await?.rules.is_none() {
+        if !self.known(table).await?.has_rules() {
             match self.on_table(table, Operation::Update, || written(writer, id, &patch)).await {
                 // It has one since a moment ago. Where this was in a transaction, that has failed.
                 Err(StoreError::SchemaChanged) if self.1.transaction.is_none() => {}

@@ -50,10 +50,6 @@ pub(super) struct Part {
 }
 
 /// Cuts a group into statements. All of its jobs are of documents by their ids.
-#[expect(
-    clippy::mutable_key_type,
-    reason = "of a schema the version is hashed, which stays; caches of its patterns do not"
-)]
 pub(super) fn parts(jobs: &[Job]) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
     // By what a statement has in common, the last one; and by document, the last statement that writes it.

@@ -48,8 +48,9 @@ impl Call {
 /// What a prepared statement is found by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum StatementKey {
-    /// On a table of documents.
-    Documents(Arc<TablePtr>, Operation),
+    /// On a table of documents; and by which version of its schema what is written was checked. The schema itself is not here:
+    /// a statement is kept for longer than it is in force.
+    Documents(Arc<TablePtr>, Operation, Option<i64>),
     /// The same operation for many documents at once; parameters: see [`Operation::many_sql`].
     Many(Arc<TablePtr>, Operation),
     /// Parameters: owner, name, the version of its JSON Schema that is known. Columns: schema, table, version of the JSON Schema,
@@ -165,9 +166,9 @@ impl StatementKey {
     /// The text of the statement.
     pub(super) fn sql(&self) -> String {
         match self {
-            Self::Documents(table, operation) => operation.sql(table),
-            Self::Many(table, operation) => {
-                operation.many_sql(table).expect("only what has a text for many is asked for it")
+            Self::Documents(table, operation, checked) => operation.sql(table, *checked),
+            Self::Many(table, operation, checked) => {
+                operation.many_sql(table, *checked).expect("only what has a text for many is asked for it")
             }
             Self::FindTable => "SELECT ptr_schema, ptr, schema_version, json_schema IS NOT NULL, \
                  CASE WHEN schema_version <> $3 THEN json_schema END \
@@ -223,7 +224,7 @@ impl Operation {
         }
     }
 
-    fn sql(self, ptr: &TablePtr) -> String {
+    fn sql(self, ptr: &TablePtr, checked: Option<i64>) -> String {
         let table = &*ptr.quoted();
         match self {
             Self::Get => {
@@ -236,17 +237,17 @@ impl Operation {
                 let rows = past.rows(ptr, &moment, Some(&id));
                 format!("SELECT data, _version FROM {rows} WHERE id = {id}::text")
             }
-            Self::Set => format!("{} RETURNING _version", upsert(table, &one(ptr))),
-            Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, &one(ptr))),
+            Self::Set => format!("{} RETURNING _version", upsert(table, &one(checked))),
+            Self::SetNew => format!("{} {WHERE_NEW} RETURNING _version", upsert(table, &one(checked))),
             Self::SetVersion => format!(
                 "UPDATE {table} SET data = $2, _version = _version + 1, {TXID}, _owner = {} \
                  WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version",
-                writer(ptr)
+                writer(checked)
             ),
             Self::UpdateVersion => format!(
                 "UPDATE {table} SET data = raystream.merge_patch(data, $2), _version = _version + 1, {TXID}, \
                  _owner = {} WHERE id = $1 AND _version = $4 AND _deleted_txid IS NULL RETURNING _version",
-                writer(ptr)
+                writer(checked)
             ),
             Self::Merged { lock } => format!(
                 "SELECT raystream.merge_patch(data, $2), _version FROM {table} \
@@ -263,7 +264,7 @@ impl Operation {
                  _owner = set_config('raystream.principal', $2, true) \
                  WHERE id = $1 AND _deleted_txid IS NULL RETURNING _version"
             ),
-            Self::Push => format!("INSERT INTO {table} (id, data, _owner) {}", one(ptr)),
+            Self::Push => format!("INSERT INTO {table} (id, data, _owner) {}", one(checked)),
             Self::Pop => take(table, "DESC"),
             Self::Shift => take(table, "ASC"),
             Self::Query(shape) => query_sql(ptr, shape),
@@ -282,12 +283,14 @@ impl Operation {
     ///
     /// Only what has no choice of how its rows are searched: a plan that joins the documents to a table is right for the
     /// size that the table had when it was made.
-    fn many_sql(self, ptr: &TablePtr) -> Option<String> {
+    fn many_sql(self, ptr: &TablePtr, checked: Option<i64>) -> Option<String> {
         let table = &*ptr.quoted();
         match self {
-            Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, &many(ptr)))),
-            Self::SetNew => Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, &many(ptr)))),
-            Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {}", many(ptr))),
+            Self::Set => Some(format!("{} RETURNING _version, id", upsert(table, &many(checked)))),
+            Self::SetNew => {
+                Some(format!("{} {WHERE_NEW} RETURNING _version, id", upsert(table, &many(checked))))
+            }
+            Self::Push => Some(format!("INSERT INTO {table} AS d (id, data, _owner) {}", many(checked))),
             // Each by its key, in their order: OFFSET keeps the two parts from being joined in another way, and the last
             // condition is not written as that of the index of live documents, which could be searched as a whole instead.
             Self::Get => Some(format!(
@@ -304,7 +307,7 @@ impl Operation {
     }
 
     /// Whether it writes documents that were checked, where the table has a schema.
-    fn writes_checked(self) -> bool {
+    pub(super) fn writes_checked(self) -> bool {
         matches!(self, Self::Set | Self::SetNew | Self::SetVersion | Self::UpdateVersion | Self::Push)
     }
 
@@ -318,7 +321,7 @@ impl StatementKey {
     /// Where the rows have the id, when this is a statement for many documents.
     pub(super) fn id_column(&self) -> Option<usize> {
         match self {
-            Self::Many(_, operation) => Some(operation.id_column()),
+            Self::Many(_, operation, _) => Some(operation.id_column()),
             _ => None,
         }
     }
@@ -327,9 +330,7 @@ impl StatementKey {
     /// before the next statement, which may have been made when the table had another schema.
     pub(super) fn leaves_checked(&self) -> bool {
         match self {
-            Self::Documents(table, operation) | Self::Many(table, operation) => {
-                table.rules.is_some() && operation.writes_checked()
-            }
+            Self::Documents(_, _, checked) | Self::Many(_, _, checked) => checked.is_some(),
             _ => false,
         }
     }
@@ -337,8 +338,8 @@ impl StatementKey {
     /// The statement that does the same for many documents, if there is one.
     pub(super) fn many(&self) -> Option<Self> {
         match self {
-            Self::Documents(table, operation) if operation.has_many() => {
-                Some(Self::Many(Arc::clone(table), *operation))
+            Self::Documents(table, operation, checked) if operation.has_many() => {
+                Some(Self::Many(Arc::clone(table), *operation, *checked))
             }
             _ => None,
         }
@@ -375,8 +376,8 @@ const TOMBSTONE: &str = "_deleted_txid = pg_current_xact_id(), data = 'null'";
 pub(super) const NOT_CHECKED: &str = "SET LOCAL raystream.schema = ''";
 
 /// Who writes, which is `$3`; and for a table with a schema the word that the documents were checked, by which version.
-fn writer(table: &TablePtr) -> String {
-    match &table.rules {
+fn writer(checked: Option<i64>) -> String {
+    match checked {
         None => "set_config('raystream.principal', $3, true)".to_owned(),
         Some(schema) => format!(
             "CASE WHEN set_config('raystream.schema', '{}', true) IS NOT NULL \
@@ -387,17 +388,17 @@ fn writer(table: &TablePtr) -> String {
 }
 
 /// The row of one document. Parameters: id, data, principal.
-fn one(table: &TablePtr) -> String {
-    format!("VALUES ($1, $2, {})", writer(table))
+fn one(checked: Option<i64>) -> String {
+    format!("VALUES ($1, $2, {})", writer(checked))
 }
 
 /// The rows of many documents: ids, data, principal, and how long a lock may be waited for. The settings are made once,
 /// before the first row, and end with the transaction.
-fn many(table: &TablePtr) -> String {
+fn many(checked: Option<i64>) -> String {
     format!(
         "SELECT i.id, i.data, (SELECT {}) FROM unnest($1::text[], $2::jsonb[]) AS i (id, data) \
          WHERE (SELECT set_config('lock_timeout', $4, true)) IS NOT NULL",
-        writer(table)
+        writer(checked)
     )
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
+use tokio::sync::OnceCell;
 use tokio_postgres::Row;
 
 use super::json_schema::JsonSchema;
@@ -14,25 +15,89 @@ use super::{Json, Store, StoreError, TableInfo, TableName, TablePtr};
 /// The owner of every table of this version.
 pub(super) const NAMESPACE: &str = "public";
 
-/// Tables that are known. Only such that exist, so that made-up names do not fill it.
-#[derive(Debug, Default)]
-pub(super) struct TableCache(RwLock<HashMap<TableName, Arc<TablePtr>>>);
+/// What is known of a table.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) ptr: Arc<TablePtr>,
+    /// What its documents are checked against before they are written.
+    rules: Option<Arc<JsonSchema>>,
+    /// Which change of its schema that came with, also when it has none since.
+    version: i64,
+}
 
-impl TableCache {
-    fn get(&self, name: &TableName) -> Option<Arc<TablePtr>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+impl Known {
+    /// Whether documents are checked before they are written.
+    pub(super) fn has_rules(&self) -> bool {
+        self.rules.is_some()
     }
 
-    fn put(&self, name: &TableName, ptr: &Arc<TablePtr>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::clone(ptr));
+    /// The statement of an operation; of one that leaves a document behind, for what was checked by this schema.
+    fn key(&self, operation: Operation) -> StatementKey {
+        let checked = self.rules.as_ref().filter(|_| operation.writes_checked());
+        StatementKey::Documents(Arc::clone(&self.ptr), operation, checked.map(|schema| schema.version()))
+    }
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.ptr == other.ptr && self.version == other.version
+    }
+}
+
+/// Tables that are known. Only such that exist, so that made-up names do not fill it.
+#[derive(Debug, Default)]
+pub(super) struct TableCache {
+    tables: RwLock<HashMap<TableName, Known>>,
+    /// Schemas that somebody compiles now, by their versions.
+    compiled: Mutex<HashMap<i64, Weak<Compiled>>>,
+}
+
+/// A schema, when it is compiled; nothing when it cannot be.
+type Compiled = OnceCell<Option<Arc<JsonSchema>>>;
+
+impl TableCache {
+    fn get(&self, name: &TableName) -> Option<Known> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Remembers a table, unless more is known: who asked first may be the last to have an answer. Answers what is known.
+    fn put(&self, name: &TableName, known: Known) -> Known {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        match tables.get(name) {
+            Some(newer) if newer.ptr == known.ptr && newer.version > known.version => newer.clone(),
+            _ => {
+                tables.insert(name.clone(), known.clone());
+                known
+            }
+        }
     }
 
     /// Forgets a table that was found gone, unless it was looked up anew in the meantime.
     pub(super) fn forget(&self, name: &TableName, gone: &Arc<TablePtr>) {
-        let mut tables = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if tables.get(name).is_some_and(|ptr| ptr == gone) {
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        if tables.get(name).is_some_and(|known| known.ptr == *gone) {
             tables.remove(name);
         }
+    }
+
+    /// Compiles a schema that is stored, once for all who ask for it at the same time: all writers of a table do whose schema was
+    /// changed.
+    async fn compile(&self, text: String, version: i64) -> Option<Arc<JsonSchema>> {
+        let cell = {
+            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+            compiled.retain(|_, cell| cell.strong_count() > 0);
+            let cell = compiled.get(&version).and_then(Weak::upgrade).unwrap_or_default();
+            compiled.insert(version, Arc::downgrade(&cell));
+            cell
+        };
+        let schema = cell.get_or_init(|| async move {
+            JsonSchema::stored(text, version)
+                .await
+                // Reading goes on; what would be written was not checked, and is refused by the triggers.
+                .inspect_err(|error| tracing::error!(%error, version, "a stored schema cannot be used"))
+                .ok()
+        });
+        schema.await.clone()
     }
 }
 
@@ -51,8 +116,7 @@ pub(super) struct Arguments<'a> {
 /// A document of a table as a hash.
 fn row(table: &TablePtr, id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    // Whatever schema was known.
-    (&table.schema, &table.table, id).hash(&mut hasher);
+    (table, id).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -62,41 +126,63 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`] when there is no such table.
     pub async fn table(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
-        if let Some(ptr) = self.0.tables.get(name) {
-            return Ok(ptr);
+        Ok(self.known(name).await?.ptr)
+    }
+
+    /// The same, and the schema of its documents.
+    pub(super) async fn known(&self, name: &TableName) -> Result<Known, StoreError> {
+        if let Some(known) = self.0.tables.get(name) {
+            return Ok(known);
         }
         match self.look_up(name, None).await? {
-            Some(ptr) => Ok(ptr),
+            Some(known) => Ok(known),
             None => self.table_of_transaction(name).await,
         }
     }
 
-    /// Looks a table up in the database and remembers it. What is known of its schema is not asked for again.
+    /// Looks a table up in the database and remembers it. The schema that is known of it is not asked for again.
     async fn look_up(
         &self,
         name: &TableName,
-        known: Option<&Arc<JsonSchema>>,
-    ) -> Result<Option<Arc<TablePtr>>, StoreError> {
-        let rows = self.0.reads.run(&self.1, find(name, known)).await?;
-        let found = found_table(&rows, known)?;
-        if let Some(ptr) = &found {
-            self.0.tables.put(name, ptr);
-        }
-        Ok(found)
+        schema: Option<&Arc<JsonSchema>>,
+    ) -> Result<Option<Known>, StoreError> {
+        let rows = self.0.reads.run(&self.1, find(name, schema)).await?;
+        let found = self.found_table(name, &rows, schema).await?;
+        Ok(found.map(|found| self.0.tables.put(name, found)))
+    }
+
+    async fn found_table(
+        &self,
+        name: &TableName,
+        rows: &[Row],
+        schema: Option<&Arc<JsonSchema>>,
+    ) -> Result<Option<Known>, StoreError> {
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (version, has_schema): (i64, bool) = (column(row, 2)?, column(row, 3)?);
+        let rules = match column::<Option<String>>(row, 4)? {
+            Some(text) => match self.0.tables.get(name).filter(|known| known.version == version) {
+                // Somebody else was told of it in the meantime.
+                Some(Known { rules: Some(rules), .. }) => Some(rules),
+                _ => self.0.tables.compile(text, version).await,
+            },
+            None => schema.filter(|_| has_schema).cloned(),
+        };
+        let ptr = Arc::new(TablePtr::new(column(row, 0)?, column(row, 1)?));
+        Ok(Some(Known { ptr, rules, version }))
     }
 
     /// Looks a table up though it is known: its schema may be another one. Not in the transaction of the scope, which may
     /// have failed.
-    pub(super) async fn renew(&self, name: &TableName) -> Result<Option<Arc<TablePtr>>, StoreError> {
-        let known = self.0.tables.get(name).and_then(|ptr| ptr.rules.clone());
-        self.look_up(name, known.as_ref()).await
+    pub(super) async fn renew(&self, name: &TableName) -> Result<Option<Known>, StoreError> {
+        let schema = self.0.tables.get(name).and_then(|known| known.rules);
+        self.look_up(name, schema.as_ref()).await
     }
 
     /// The table that the transaction itself made, which nobody else sees yet: so it is not remembered.
-    async fn table_of_transaction(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
+    async fn table_of_transaction(&self, name: &TableName) -> Result<Known, StoreError> {
         let transaction = self.1.transaction.as_ref().ok_or(StoreError::NotFound)?;
         let rows = transaction.run(find(name, None)).await?;
-        found_table(&rows, None)?.ok_or(StoreError::NotFound)
+        self.found_table(name, &rows, None).await?.ok_or(StoreError::NotFound)
     }
 
     /// The physical table of a name as text, `schema.table`.
@@ -137,11 +223,11 @@ impl Store {
     }
 
     /// The table of a write that may be the first one.
-    pub(super) async fn table_or_create(&self, name: &TableName) -> Result<Arc<TablePtr>, StoreError> {
-        match self.table(name).await {
+    pub(super) async fn table_or_create(&self, name: &TableName) -> Result<Known, StoreError> {
+        match self.known(name).await {
             Err(StoreError::NotFound) if self.0.options.create_tables => {
                 self.create_table(name).await?;
-                self.table(name).await
+                self.known(name).await
             }
             result => result,
         }
@@ -195,7 +281,8 @@ impl Store {
         let mut gone: Option<Arc<TablePtr>> = None;
         let (mut renewals, mut is_fresh) = (0, false);
         loop {
-            let ptr = if creates { self.table_or_create(name).await? } else { self.table(name).await? };
+            let known = if creates { self.table_or_create(name).await? } else { self.known(name).await? };
+            let ptr = Arc::clone(&known.ptr);
             if gone.as_ref() == Some(&ptr) {
                 // The name still leads to a table that is not there: someone dropped it and left the name.
                 self.0.tables.forget(name, &ptr);
@@ -209,10 +296,10 @@ impl Store {
             if ptr.is_attached() && operation.is_of_the_past() {
                 return Err(no_past());
             }
-            if let (Some(document), Some(schema)) = (document, &ptr.rules)
+            if let (Some(document), Some(schema)) = (document, &known.rules)
                 && let Err(refusal) = schema.check(document).await
             {
-                if is_fresh || self.renew(name).await?.as_ref() == Some(&ptr) {
+                if is_fresh || self.renew(name).await?.as_ref() == Some(&known) {
                     return Err(refusal);
                 }
                 is_fresh = true;
@@ -224,12 +311,7 @@ impl Store {
                 id: id.to_owned(),
                 writer: writer.to_owned(),
             });
-            let call = Call {
-                key: StatementKey::Documents(Arc::clone(&ptr), operation),
-                params,
-                len,
-                document: document_of_call,
-            };
+            let call = Call { key: known.key(operation), params, len, document: document_of_call };
             match self.run(group, call).await {
                 Err(StoreError::SchemaChanged) => {
                     self.renew(name).await?;
@@ -272,23 +354,10 @@ pub(super) fn no_past() -> StoreError {
     StoreError::invalid("the table is attached: how its columns were is not kept, so `at` cannot be answered")
 }
 
-fn find(name: &TableName, known: Option<&Arc<JsonSchema>>) -> Call {
-    let known = known.map_or(0, |schema| schema.version());
+fn find(name: &TableName, schema: Option<&Arc<JsonSchema>>) -> Call {
+    let known = schema.map_or(0, |schema| schema.version());
     let params: Vec<Param> = vec![Box::new(NAMESPACE), Box::new(name.as_str().to_owned()), Box::new(known)];
     Call::of(StatementKey::FindTable, params, 0)
-}
-
-fn found_table(rows: &[Row], known: Option<&Arc<JsonSchema>>) -> Result<Option<Arc<TablePtr>>, StoreError> {
-    let Some(row) = rows.first() else { return Ok(None) };
-    let (version, has_schema): (i64, bool) = (column(row, 2)?, column(row, 3)?);
-    let rules = match column::<Option<String>>(row, 4)? {
-        // Reading goes on; what would be written was not checked, and is refused by the triggers.
-        Some(text) => JsonSchema::stored(&text, version)
-            .inspect_err(|error| tracing::error!(%error, version, "a stored schema cannot be used"))
-            .ok(),
-        None => known.filter(|_| has_schema).cloned(),
-    };
-    Ok(Some(Arc::new(TablePtr { schema: column(row, 0)?, table: column(row, 1)?, rules })))
 }
 
 /// A column of a row. A wrong type is a fault of ours.
@@ -300,4 +369,44 @@ pub(super) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
         tracing::error!(%error, "a column is not of the type that was agreed");
         StoreError::Internal
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(rules: Option<Arc<JsonSchema>>, version: i64) -> Known {
+        Known { ptr: Arc::new(TablePtr::new("s".into(), "t".into())), rules, version }
+    }
+
+    #[test]
+    fn what_is_known_of_a_table_does_not_get_older() {
+        let (cache, name) = (TableCache::default(), TableName::parse("t").expect("it is a name"));
+        assert_eq!(cache.put(&name, known(None, 2)).version, 2);
+        assert_eq!(cache.put(&name, known(None, 1)).version, 2);
+        assert_eq!(cache.get(&name).map(|known| known.version), Some(2));
+        assert_eq!(cache.put(&name, known(None, 3)).version, 3);
+        // Another table has the name.
+        let ptr = Arc::new(TablePtr::new("s".into(), "u".into()));
+        assert_eq!(cache.put(&name, Known { ptr, rules: None, version: 0 }).version, 0);
+    }
+
+    #[tokio::test]
+    async fn a_schema_is_compiled_once_for_all_who_ask_and_goes_with_the_table() {
+        let (cache, name) = (TableCache::default(), TableName::parse("t").expect("it is a name"));
+        let text = || r#"{"type":"integer"}"#.to_owned();
+        let (one, two) = tokio::join!(cache.compile(text(), 7), cache.compile(text(), 7));
+        let (one, two) = (one.expect("it is a schema"), two.expect("it is a schema"));
+        assert!(Arc::ptr_eq(&one, &two));
+        assert!(cache.compile("{".to_owned(), 8).await.is_none());
+        drop(two);
+        let schema = Arc::downgrade(&one);
+        let known = cache.put(&name, known(Some(one), 7));
+        let operations = [Operation::Set, Operation::Get];
+        let keys = operations.map(|operation| known.key(operation));
+        drop((known, cache.put(&name, self::known(None, 9))));
+        assert!(schema.upgrade().is_none(), "no statement keeps it: {keys:?}");
+        assert_eq!(keys[1], self::known(None, 9).key(Operation::Get), "reading is the same statement");
+        assert_ne!(keys[0], self::known(None, 9).key(Operation::Set));
+    }
 }

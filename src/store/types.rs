@@ -1,13 +1,11 @@
 //! The words of the store: names, documents, and what is asked about them. All are checked when they are made.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::error::StoreError;
 use super::feed::Moment;
 use super::json::Json;
-use super::json_schema::JsonSchema;
 
 /// The longest document, in bytes of JSON text: the longest message (1 MiB) less room for its envelope, so that every
 /// document that is stored can be sent. The tables' constraint `document_len` says the same to other writers.
@@ -229,14 +227,12 @@ pub struct TablePtr {
     pub schema: String,
     /// Its name in the schema; `raystream.changes.ptr` has this.
     pub table: String,
-    /// What its documents are checked against before they are written.
-    pub(super) rules: Option<Arc<JsonSchema>>,
 }
 
 impl TablePtr {
-    /// A table without a schema for its documents.
+    /// Both names.
     pub(super) fn new(schema: String, table: String) -> Self {
-        Self { schema, table, rules: None }
+        Self { schema, table }
     }
 
     /// Both names, quoted for SQL.

@@ -110,8 +110,14 @@ impl Store {
         if self.1.transaction.is_some() {
             return Err(StoreError::invalid("a schema is not changed in a transaction").into());
         }
-        let compiled = schema.as_ref().map(JsonSchema::parse).transpose()?.map(Arc::new);
-        let ptr = self.table_or_create(table).await?;
+        let compiled = match schema.clone() {
+            Some(schema) => {
+                let compiled = tokio::task::spawn_blocking(move || JsonSchema::parse(&schema)).await;
+                Some(Arc::new(compiled.unwrap_or(Err(StoreError::Internal))?))
+            }
+            None => None,
+        };
+        let ptr = self.table_or_create(table).await?.ptr;
         if ptr.is_attached() {
             let message = "the table is attached: its columns are its schema";
             return Err(StoreError::invalid(message).into());

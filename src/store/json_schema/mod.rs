@@ -10,7 +10,6 @@ mod patch;
 mod pattern;
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use cost::Cost;
@@ -66,9 +65,10 @@ impl JsonSchema {
         Self::compile(text.as_bytes(), 0)
     }
 
-    /// Reads a schema that is stored under a version.
-    pub(super) fn stored(text: &str, version: i64) -> Result<Arc<Self>, StoreError> {
-        Self::compile(text.as_bytes(), version).map(Arc::new)
+    /// Reads a schema that is stored under a version, on a thread for such work: one that is large takes milliseconds.
+    pub(super) async fn stored(text: String, version: i64) -> Result<Arc<Self>, StoreError> {
+        let compiled = tokio::task::spawn_blocking(move || Self::compile(text.as_bytes(), version)).await;
+        compiled.unwrap_or(Err(StoreError::Internal)).map(Arc::new)
     }
 
     fn compile(text: &[u8], version: i64) -> Result<Self, StoreError> {
@@ -173,21 +173,6 @@ fn depth(value: &Value) -> usize {
         Value::Array(items) => items.iter().map(depth).max().unwrap_or_default(),
         Value::Object(members) => members.values().map(depth).max().unwrap_or_default(),
         _ => 0,
-    }
-}
-
-// Two are the same when they came with the same change.
-impl PartialEq for JsonSchema {
-    fn eq(&self, other: &Self) -> bool {
-        self.version == other.version
-    }
-}
-
-impl Eq for JsonSchema {}
-
-impl Hash for JsonSchema {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.version.hash(state);
     }
 }
 
