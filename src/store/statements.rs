@@ -7,7 +7,9 @@ use std::sync::Arc;
 use tokio_postgres::types::ToSql;
 
 use super::feed::{MOMENT, MOMENT_OF_TIME, Past};
-use super::json_schema::{SET_SCHEMA, SHOW_SCHEMA, written_since_sql};
+use super::json_schema::{
+    LOGGED_SINCE_IS_KEPT, SET_SCHEMA, SHOW_SCHEMA, live_sql, logged_since_sql, written_since_sql,
+};
 use super::search::{SearchShape, search_sql};
 use super::types::{QUERY_PAGE_LEN_MAX, TablePtr};
 
@@ -52,7 +54,7 @@ pub(super) enum StatementKey {
     /// a statement is kept for longer than it is in force.
     Documents(Arc<TablePtr>, Operation, Option<i64>),
     /// The same operation for many documents at once; parameters: see [`Operation::many_sql`].
-    Many(Arc<TablePtr>, Operation),
+    Many(Arc<TablePtr>, Operation, Option<i64>),
     /// Parameters: owner, name, the version of its JSON Schema that is known. Columns: schema, table, version of the JSON Schema,
     /// whether it has one, and that, unless it is known.
     FindTable,
@@ -62,8 +64,14 @@ pub(super) enum StatementKey {
     SetSchema,
     /// See `json_schema::change`.
     ShowSchema,
-    /// See `json_schema::change`.
+    /// See `json_schema::change`, for the next ones too.
     WrittenSince(Arc<TablePtr>),
+    /// See [`WrittenSince`](Self::WrittenSince).
+    LoggedSince(Arc<TablePtr>),
+    /// See [`WrittenSince`](Self::WrittenSince).
+    LoggedSinceIsKept,
+    /// See [`WrittenSince`](Self::WrittenSince).
+    Live(Arc<TablePtr>),
     /// Column: the snapshot as text.
     Snapshot,
     /// Parameter: owner. Columns: name, schema, table, time of creation.
@@ -177,6 +185,9 @@ impl StatementKey {
             Self::SetSchema => SET_SCHEMA.to_owned(),
             Self::ShowSchema => SHOW_SCHEMA.to_owned(),
             Self::WrittenSince(table) => written_since_sql(table),
+            Self::LoggedSince(table) => logged_since_sql(table),
+            Self::Live(table) => live_sql(table),
+            Self::LoggedSinceIsKept => LOGGED_SINCE_IS_KEPT.to_owned(),
             Self::Snapshot => "SELECT pg_current_snapshot()::text".to_owned(),
             Self::CreateTable => "SELECT raystream.create_table($1, $2)".to_owned(),
             Self::ListTables => {
@@ -379,10 +390,9 @@ pub(super) const NOT_CHECKED: &str = "SET LOCAL raystream.schema = ''";
 fn writer(checked: Option<i64>) -> String {
     match checked {
         None => "set_config('raystream.principal', $3, true)".to_owned(),
-        Some(schema) => format!(
-            "CASE WHEN set_config('raystream.schema', '{}', true) IS NOT NULL \
-             THEN set_config('raystream.principal', $3, true) END",
-            schema.version()
+        Some(version) => format!(
+            "CASE WHEN set_config('raystream.schema', '{version}', true) IS NOT NULL \
+             THEN set_config('raystream.principal', $3, true) END"
         ),
     }
 }

@@ -14,6 +14,7 @@ mod keys;
 mod kills;
 mod pages;
 mod raw;
+mod schema_changes;
 mod schemas;
 mod server;
 mod stops;

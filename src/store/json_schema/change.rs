@@ -1,8 +1,9 @@
 //! How a table gets a schema, and loses it.
 //!
-//! What is there is read first, without holding anybody up, as of one moment. Then a transaction puts the triggers of the new
-//! version into force, which waits for the writes under way, and reads what was written since that moment: so every document is
-//! checked once at least, and writers wait for the second part only.
+//! What is there is read first, without holding anybody up, as of one moment; and then what was written in the meantime. Then a
+//! transaction puts the triggers of the new version into force, which waits for the writes under way, and reads what was written
+//! since: so every document is checked once at least, and writers wait for the last part only, which is short because the
+//! change log says what there is to read.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +21,38 @@ use crate::store::{
 /// The most documents that do not fit whose ids are told.
 pub const UNFIT_IDS_MAX: usize = 10;
 
-/// Documents of one step of the second reading: they are in memory, at up to a megabyte each.
-const STEP: i64 = 32;
+/// Documents of one step of reading what was written since a moment: they are in memory, at up to a megabyte each.
+const STEP: usize = 32;
 
-/// The columns: id, document. Parameters: the moment, the id behind which it goes on, the most rows.
+/// The most documents that are looked up one by one, because they are in the log: their ids are in memory. When more were
+/// written, the table is read.
+const LOGGED_MAX: usize = 32_768;
+
+/// The ids of what was written since a moment, by the log. Parameters: the moment, the most rows.
+pub(in crate::store) fn logged_since_sql(table: &TablePtr) -> String {
+    format!(
+        "SELECT DISTINCT id FROM raystream.changes WHERE ptr = {} \
+         AND xid >= pg_snapshot_xmin($1::text::pg_snapshot) \
+         AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot) LIMIT $2",
+        table.in_log()
+    )
+}
+
+/// Whether the log has all that was written since a moment, to be asked behind the reading. Parameter: the moment.
+pub(in crate::store) const LOGGED_SINCE_IS_KEPT: &str =
+    "SELECT horizon <= pg_snapshot_xmin($1::text::pg_snapshot) FROM raystream.meta";
+
+/// Documents by their ids, each by its key, those that are there. Columns: id, document. Parameter: the ids.
+pub(in crate::store) fn live_sql(table: &TablePtr) -> String {
+    format!(
+        "SELECT d.id, d.data FROM unnest($1::text[]) AS i (id), LATERAL (SELECT id, data FROM {} AS t \
+         WHERE t.id = i.id AND num_nulls(t._deleted_txid) = 1 OFFSET 0) AS d",
+        table.quoted()
+    )
+}
+
+/// What was written since a moment, found without the log by a look at all of the table. Columns: id, document. Parameters: the
+/// moment, the id behind which it goes on, the most rows.
 pub(in crate::store) fn written_since_sql(table: &TablePtr) -> String {
     format!(
         "SELECT id, data FROM {} WHERE _deleted_txid IS NULL \
@@ -124,7 +153,12 @@ impl Store {
         }
         let compiled = compiled.filter(|_| existing == Existing::Refuse);
         let since = match &compiled {
-            Some(compiled) => Some(self.check_all(table, compiled, longest).await?),
+            Some(compiled) => {
+                let since = self.check_all(table, compiled, longest).await?;
+                let now = self.snapshot().await?;
+                self.check_since(&ptr, compiled, &since).await?;
+                Some(now)
+            }
             None => None,
         };
         let options = TransactionOptions {
@@ -157,6 +191,12 @@ impl Store {
         Ok(version)
     }
 
+    async fn snapshot(&self) -> Result<String, StoreError> {
+        let call = Call::of(StatementKey::Snapshot, Vec::new(), 0);
+        let rows = self.run(&self.0.reads, call).await?;
+        column(rows.first().ok_or(StoreError::Internal)?, 0)
+    }
+
     /// Checks the documents that are there. Answers a moment: what is not visible in it may be unchecked.
     async fn check_all(
         &self,
@@ -164,9 +204,7 @@ impl Store {
         schema: &Arc<JsonSchema>,
         longest: Duration,
     ) -> Result<String, SchemaError> {
-        let call = Call::of(StatementKey::Snapshot, Vec::new(), 0);
-        let rows = self.run(&self.0.reads, call).await?;
-        let since: String = column(rows.first().ok_or(StoreError::Internal)?, 0)?;
+        let since = self.snapshot().await?;
         let mut documents = self.stream(table, StreamQuery::default(), longest).await?;
         let mut found = Found::default();
         while let Some(chunk) = documents.next().await {
@@ -185,26 +223,74 @@ impl Store {
         Ok(since)
     }
 
-    /// Checks what was written since a moment, in the transaction that lets nobody else write.
+    /// Checks what was written since a moment: all of it in the transaction that lets nobody else write.
     async fn check_since(
         &self,
         table: &Arc<TablePtr>,
         schema: &Arc<JsonSchema>,
         since: &str,
     ) -> Result<(), SchemaError> {
+        let Some(ids) = self.logged_since(table, since).await? else {
+            return self.check_written(table, schema, since).await;
+        };
+        let mut found = Found::default();
+        for step in ids.chunks(STEP) {
+            let key = StatementKey::Live(Arc::clone(table));
+            let len = step.iter().map(String::len).sum();
+            let rows = self.run(&self.0.reads, Call::of(key, vec![Box::new(step.to_vec())], len)).await?;
+            for row in &rows {
+                let (id, document): (String, Json) = (column(row, 0)?, column(row, 1)?);
+                found.take(DocumentId::stored(id), schema.check(&document).await)?;
+            }
+        }
+        found.end()
+    }
+
+    /// The ids of the documents that were written since a moment, in their order; some may be gone. `None` when the log does not
+    /// say, or there are too many.
+    async fn logged_since(
+        &self,
+        table: &Arc<TablePtr>,
+        since: &str,
+    ) -> Result<Option<Vec<String>>, StoreError> {
+        let most = i64::try_from(LOGGED_MAX + 1).expect("it is small");
+        let params: Vec<Param> = vec![Box::new(since.to_owned()), Box::new(most)];
+        let call = Call::of(StatementKey::LoggedSince(Arc::clone(table)), params, 0);
+        let rows = self.run(&self.0.reads, call).await?;
+        if rows.len() > LOGGED_MAX {
+            return Ok(None);
+        }
+        let call = Call::of(StatementKey::LoggedSinceIsKept, vec![Box::new(since.to_owned())], 0);
+        let kept = self.run(&self.0.reads, call).await?;
+        if !column::<bool>(kept.first().ok_or(StoreError::Internal)?, 0)? {
+            return Ok(None);
+        }
+        let mut ids = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<String>, _>>()?;
+        ids.sort_unstable();
+        Ok(Some(ids))
+    }
+
+    /// Checks what was written since a moment by a look at every document.
+    async fn check_written(
+        &self,
+        table: &Arc<TablePtr>,
+        schema: &Arc<JsonSchema>,
+        since: &str,
+    ) -> Result<(), SchemaError> {
+        let most = i64::try_from(STEP).expect("it is small");
         let mut found = Found::default();
         let mut behind = String::new();
         loop {
             let params: Vec<Param> =
-                vec![Box::new(since.to_owned()), Box::new(behind.clone()), Box::new(STEP)];
+                vec![Box::new(since.to_owned()), Box::new(behind.clone()), Box::new(most)];
             let call = Call::of(StatementKey::WrittenSince(Arc::clone(table)), params, 0);
-            let rows = self.run(&self.0.writes, call).await?;
+            let rows = self.run(&self.0.reads, call).await?;
             for row in &rows {
                 behind = column(row, 0)?;
                 let document: Json = column(row, 1)?;
                 found.take(DocumentId::stored(behind.clone()), schema.check(&document).await)?;
             }
-            if i64::try_from(rows.len()).is_ok_and(|len| len < STEP) {
+            if rows.len() < STEP {
                 return found.end();
             }
         }

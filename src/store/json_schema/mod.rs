@@ -19,7 +19,9 @@ use serde_json::Value;
 use super::error::StoreError;
 use super::json::Json;
 
-pub(super) use change::{SET_SCHEMA, SHOW_SCHEMA, written_since_sql};
+pub(super) use change::{
+    LOGGED_SINCE_IS_KEPT, SET_SCHEMA, SHOW_SCHEMA, live_sql, logged_since_sql, written_since_sql,
+};
 
 pub use change::{Existing, SchemaError, SchemaInfo, UNFIT_IDS_MAX, Unfit};
 pub use misfit::{MISFITS_MAX, Misfit, Misfits};
