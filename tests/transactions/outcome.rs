@@ -128,16 +128,22 @@ async fn a_process_that_still_commits_is_ended_and_then_the_truth_is_told() {
 /// The session that registers a transaction is lost, before that was done and when it is done nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_begin_whose_registration_is_lost_is_made_again() {
-    let (proxy, server, admin, locker) = behind_proxy_with("lock_timeout = \"20s\"\n").await;
+    let section = "write_connections = 1\nlock_timeout = \"20s\"\n";
+    let (proxy, server, admin, locker) = behind_proxy_with(section).await;
     let client = server.client(1).await;
+    // What is prepared already waits when it is executed.
+    Tx::snapshot(&client).await.commit().await.unwrap();
     let registering = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database() \
                        AND query LIKE 'INSERT INTO raystream.trxs%'";
     let registering_are = async |count: i64| {
         let sql = format!("SELECT count(*) {registering}");
         admin.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0) >= count
     };
-    // In this order: when all connections are cut, the pool has none yet that would be used for a moment longer.
-    for is_done in [true, false] {
+    for is_done in [false, true] {
+        // It is taken out of the table behind the answer to its commit.
+        let registered = "SELECT count(*) FROM raystream.trxs";
+        let is_empty = async || admin.query_one(registered, &[]).await.unwrap().get::<_, i64>(0) == 0;
+        eventually("the one before is forgotten", is_empty).await;
         locker.batch_execute("BEGIN; LOCK TABLE raystream.trxs").await.unwrap();
         let begun = tokio::spawn({
             let client = client.clone();
