@@ -7,7 +7,7 @@ use raystream::store::feed::{CURSOR_LEN_MAX, EndReason, Feed, Item, Retention, S
 use tokio_postgres::Client;
 
 use crate::world::{
-    World, after, cursor_of, live, request, until, until_end, until_id, versions, with_snapshot,
+    World, after, cursor_of, events, live, request, until, until_end, until_id, versions, with_snapshot,
 };
 
 /// Moves all that is in the log into a partition of some hours ago.
@@ -165,4 +165,52 @@ async fn what_is_no_cursor_is_refused() {
         assert!(matches!(refused, Err(StoreError::InvalidInput(_))), "{bad}: {refused:?}");
     }
     after(&feed, &good).await;
+}
+
+/// Retention takes a partition away while the feed's read waits for it. What went is missing from the read, so it must see the
+/// horizon that was moved with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_waited_for_retention_sees_what_it_took() {
+    let world = World::new().await;
+    let feed = world.feed().await;
+    let client = world.client().await;
+    world.set(&client, "a", "1").await;
+    let mut subscription = live(&feed).await;
+    world.set(&client, "b", "1").await;
+    until_id(&mut subscription, "b").await;
+
+    // A change that nobody has read, and its partition, in one transaction.
+    client.batch_execute("BEGIN").await.expect("it begins");
+    world.set(&client, "lost", "1").await;
+    let row = client
+        .query_one(
+            "SELECT tableoid::regclass::text, xid::text FROM raystream.changes ORDER BY seq DESC LIMIT 1",
+            &[],
+        )
+        .await
+        .expect("the log can be read");
+    let (partition, xid): (String, String) = (row.get(0), row.get(1));
+    client
+        .batch_execute(&format!("LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE"))
+        .await
+        .expect("it waits for readers at the most");
+    let other = world.client().await;
+    let waiting = format!(
+        "SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+         WHERE NOT l.granted AND l.relation = '{partition}'::regclass AND a.query LIKE 'WITH moment%')"
+    );
+    while !other.query_one(&waiting, &[]).await.expect("answered").get::<_, bool>(0) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    client
+        .batch_execute(&format!(
+            "UPDATE raystream.meta SET horizon = ({xid} + 1)::text::xid8, horizon_xip = '{{}}'; \
+             TRUNCATE {partition}; COMMIT"
+        ))
+        .await
+        .expect("it is taken");
+    let (items, reason, _) = until_end(&mut subscription).await;
+    assert_eq!(events(&items), Vec::<&raystream::store::feed::Change>::new());
+    let EndReason::Reset(reason) = reason else { panic!("no reset: {reason:?}") };
+    assert!(reason.contains("does not go back"), "{reason}");
 }

@@ -183,10 +183,14 @@ impl<'a> Arguments<'a> {
     }
 }
 
-/// A row of the tailer's or of [`MISSED`] as a change, with its physical table.
-pub(super) fn record<'a>(row: &'a Row, batch: &Arc<Batch>) -> Result<(&'a str, Record), LinkError> {
-    let Xid(xid) = row.try_get(0)?;
-    let op: i8 = row.try_get(5)?;
+/// The columns of a row from `at` on, those of [`MISSED`], as a change, with its physical table.
+pub(super) fn record<'a>(
+    row: &'a Row,
+    at: usize,
+    batch: &Arc<Batch>,
+) -> Result<(&'a str, Record), LinkError> {
+    let Xid(xid) = row.try_get(at)?;
+    let op: i8 = row.try_get(at + 5)?;
     let op = match u8::try_from(op) {
         Ok(b'i') => Op::Insert,
         Ok(b'u') => Op::Update,
@@ -194,17 +198,17 @@ pub(super) fn record<'a>(row: &'a Row, batch: &Arc<Batch>) -> Result<(&'a str, R
         Ok(b'p') => Op::Publish,
         _ => return Err(LinkError::Odd("an unknown operation in the log")),
     };
-    let id: &str = row.try_get(4)?;
+    let id: &str = row.try_get(at + 4)?;
     let record = Record::new(
         Arc::clone(batch),
         xid,
-        row.try_get(2)?,
-        row.try_get(1)?,
+        row.try_get(at + 2)?,
+        row.try_get(at + 1)?,
         op,
         id.into(),
-        row.try_get(6)?,
-        row.try_get(7)?,
-        row.try_get(8)?,
+        row.try_get(at + 6)?,
+        row.try_get(at + 7)?,
+        row.try_get(at + 8)?,
     );
-    Ok((row.try_get(3)?, record))
+    Ok((row.try_get(at + 3)?, record))
 }

@@ -131,7 +131,7 @@ async fn send_batch(
     let rows = in_time(MISSED_DEADLINE, log.missed(range, filter.map(Filter::json))).await?;
     let mut rows = std::pin::pin!(rows);
     while let Some(row) = in_time(MISSED_DEADLINE, rows.try_next()).await? {
-        let (_, record) = log::record(&row, batch)?;
+        let (_, record) = log::record(&row, 0, batch)?;
         let kind = match filter {
             None => Some(judge_unfiltered(record.op)),
             Some(filter) => filter.judge(&Images::new(&record)),

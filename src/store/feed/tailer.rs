@@ -1,10 +1,10 @@
 //! The one reader of the log's end: it cuts the log into batches and hands them to the hub.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use futures_util::future::join3;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Row, RowStream};
 
@@ -13,10 +13,10 @@ use super::change::{EndReason, Record};
 use super::cursor::{Batch, Inside, Position};
 use super::hub::Round;
 use super::link::{Backoff, LinkError};
-use super::log::{self, Head, Log, Range};
+use super::log::{self, Head, Range};
 use super::replay::lost;
-use super::tail::Tail;
-use super::window::Window;
+use super::tail::{self, MOMENT_COLUMNS, Tail};
+use super::window::{self, Window};
 
 /// How long the moment of a batch may take. Longer means a dead connection, or a lock on the log that somebody else
 /// holds.
@@ -82,37 +82,38 @@ impl Tailer<'_> {
 
     /// Hands over what is new, or the rest of a batch that was broken off.
     async fn round(&mut self, tail: &Tail) -> Result<(), LinkError> {
-        let log = &tail.log;
         let hours = self.window.hours(Instant::now());
+        // Of what came while there was no connection, or for longer than is known, there may be much to sort.
+        let deadline = if hours == window::ALL() { ROW_DEADLINE } else { HEAD_DEADLINE };
         let hub = &self.shared.hub;
         let round = hub.begin_round();
         let tables = round.tables();
-        // All at once: one round trip.
         let range = Range {
             from: &self.position.base,
             to: self.position.inside.as_ref().map(|inside| &inside.next),
             after: self.position.inside.as_ref().map(|inside| (inside.last, inside.seq)),
             tables: &tables,
         };
-        let rows = async {
-            // Nobody listens: only the position moves on.
-            if tables.is_empty() { Ok(None) } else { tail.read(range, hours).await.map(Some) }
+        let asked = async {
+            // When nobody listens, only the position moves on.
+            let rows =
+                if tables.is_empty() { tail.moment(hours).await } else { tail.read(range, hours).await };
+            let mut rows = Box::pin(rows?);
+            let first = rows.try_next().await?.ok_or(LinkError::Odd("no moment"))?;
+            Ok::<_, LinkError>((first, rows))
         };
-        let moment = join3(log.run(log::BEGIN), tail.moment(hours), rows);
-        let (begun, head, rows) = timeout(HEAD_DEADLINE, moment).await.map_err(|_| LinkError::TimedOut)?;
-        begun?;
-        let (head, clock) = head?;
-        let rows = rows?;
+        let (first, rows) = timeout(deadline, asked).await.map_err(|_| LinkError::TimedOut)??;
+        let (head, clock) = tail::moment(&first)?;
+        // Where this returns the connection passes over the rows that nobody takes.
         if !self.window.is_right(clock, Instant::now()) {
             tracing::info!("the clock of Postgres was set: all of the change log is read");
-            // The connection passes over the rows that nobody takes; the next round comes at once.
+            // The next round comes at once.
             self.shared.heard.notify_one();
-            return commit(log).await;
+            return Ok(());
         }
         if let Some(reason) = lost(&head, &self.position) {
-            // The connection passes over the rows that nobody takes.
-            drop(rows);
-            return self.start_again(log, &head, reason).await;
+            self.start_again(&head, reason);
+            return Ok(());
         }
         let is_rest = self.batch.is_some();
         let Some(batch) = self.next_batch(&head) else {
@@ -120,8 +121,8 @@ impl Tailer<'_> {
             return Err(LinkError::TooBusy);
         };
         round.moment_taken();
-        if let Some(rows) = rows {
-            self.publish(&round, &batch, rows).await?;
+        if tail::has_change(&first)? {
+            self.publish(&round, &batch, first, rows).await?;
         }
         let next = batch.next.clone();
         self.position = Position::at(next.clone());
@@ -130,7 +131,7 @@ impl Tailer<'_> {
             self.window.handed_over(&head.snapshot);
         }
         hub.advance(next);
-        commit(log).await
+        Ok(())
     }
 
     /// The batch to hand over: the broken one, or up to the moment of `head`.
@@ -152,10 +153,11 @@ impl Tailer<'_> {
         &mut self,
         round: &Round<'_>,
         batch: &Arc<Batch>,
-        rows: RowStream,
+        first: Row,
+        mut rows: Pin<Box<RowStream>>,
     ) -> Result<(), LinkError> {
-        let mut rows = std::pin::pin!(rows);
-        let (mut together, mut bytes) = (Vec::new(), 0);
+        let mut bytes = first.raw_size_bytes();
+        let mut together = vec![first];
         let options = &self.shared.options;
         let count_max = (options.queue_events / TOGETHER_OF_QUEUE).clamp(1, TOGETHER_MAX);
         let bytes_max = options.queue_bytes / TOGETHER_OF_QUEUE;
@@ -184,7 +186,7 @@ impl Tailer<'_> {
     fn hand_over(&mut self, round: &Round<'_>, batch: &Arc<Batch>, rows: &[Row]) -> Result<(), LinkError> {
         let (mut of, mut records) = ("", Vec::with_capacity(rows.len()));
         for row in rows {
-            match log::record(row, batch) {
+            match log::record(row, MOMENT_COLUMNS, batch) {
                 Ok((table, record)) => {
                     if table != of {
                         self.publish_all(round, batch, of, &mut records);
@@ -217,16 +219,11 @@ impl Tailer<'_> {
     }
 
     /// The log does not have what comes after the position: all who listen start again, and so does this.
-    async fn start_again(&mut self, log: &Log, head: &Head, reason: &str) -> Result<(), LinkError> {
+    fn start_again(&mut self, head: &Head, reason: &str) {
         tracing::error!(reason, "the change feed lost its place: all subscriptions are reset");
         self.shared.hub.end_all(&EndReason::Reset(reason.to_owned()));
         self.position = Position::at(head.frontier(0));
         self.batch = None;
         self.shared.hub.advance(self.position.base.clone());
-        commit(log).await
     }
-}
-
-async fn commit(log: &Log) -> Result<(), LinkError> {
-    timeout(HEAD_DEADLINE, log.run(log::COMMIT)).await.unwrap_or(Err(LinkError::TimedOut))
 }
