@@ -165,7 +165,13 @@ impl Writer {
                 let called = timeout(HUNG, called).await.expect("a call is answered in time");
                 match called.and_then(|result| result.decode()) {
                     Ok(result) => return self.acknowledge(number, &result),
-                    Err(error) => is_certain &= self.judge(&error) == Outcome::Refused,
+                    Err(error) => {
+                        is_certain &= self.judge(&error) == Outcome::Refused;
+                        if error.code() == Some(ErrorCode::NOT_FOUND) {
+                            // The document was lost, which nobody expects but where that is the point: it does not come back.
+                            return;
+                        }
+                    }
                 }
                 if gives_up && is_certain {
                     return self.ledger.refuse(number);
