@@ -42,39 +42,41 @@ impl Drop for SecretBytes {
     }
 }
 
-/// An X25519 private key, static or ephemeral. Cleared when dropped; `Debug` shows nothing of it.
+/// An X25519 private key, static or ephemeral. Cleared when the last clone is dropped; `Debug` shows nothing of it.
 ///
 /// The bytes come from the caller, out of a key file or a random generator. The public key belongs to it and is
-/// computed once, so that the two cannot be mixed up; and so is the form in which a provider computes with the key.
+/// computed once, so that the two cannot be mixed up; and so is the form in which a provider computes with the key. Clones
+/// share all of it, whichever of them computes it.
 #[derive(Clone)]
-pub struct StaticSecret {
+pub struct StaticSecret(Arc<Shared>);
+
+/// A key and what was computed of it.
+struct Shared {
     bytes: SecretBytes,
     public: OnceLock<PublicKey>,
-    /// Clones made after the first use share it.
-    prepared: OnceLock<Arc<dyn DhKey>>,
-    /// Clones made after the first use share it.
-    known_peers: OnceLock<Arc<KnownPeers>>,
+    prepared: OnceLock<Box<dyn DhKey>>,
+    known_peers: OnceLock<KnownPeers>,
 }
 
 impl StaticSecret {
     /// Takes 32 uniformly random bytes; clamping (RFC 7748 section 5) happens in use. The caller clears its own copy.
     pub fn from_bytes(bytes: [u8; DHLEN]) -> Self {
-        StaticSecret {
+        StaticSecret(Arc::new(Shared {
             bytes: SecretBytes::new(bytes),
             public: OnceLock::new(),
             prepared: OnceLock::new(),
             known_peers: OnceLock::new(),
-        }
+        }))
     }
 
     /// The bytes, for a key file.
     pub fn as_bytes(&self) -> &[u8; DHLEN] {
-        &self.bytes.0
+        &self.0.bytes.0
     }
 
     /// The public key. Which provider computes it makes no difference to the result.
     pub fn public_key(&self, provider: &dyn CryptoProvider) -> PublicKey {
-        *self.public.get_or_init(|| {
+        *self.0.public.get_or_init(|| {
             PublicKey(match self.prepared(provider) {
                 Some(key) => key.public_key(),
                 None => provider.public_key(self.as_bytes()),
@@ -102,7 +104,7 @@ impl StaticSecret {
     /// not compute it again. For peers that have proved their key and are let in: who else could fill the table would keep
     /// them out of it. A peer that is known already costs nothing, and when 16,384 are known nobody is added.
     pub fn remember_peer(&self, provider: &dyn CryptoProvider, peer: &PublicKey) {
-        let known = self.known_peers.get_or_init(Arc::default);
+        let known = self.0.known_peers.get_or_init(KnownPeers::default);
         if known.would_keep(peer)
             && let Ok(shared) = self.dh(provider, peer)
         {
@@ -112,26 +114,28 @@ impl StaticSecret {
 
     /// Forgets every peer that was to be remembered, and clears what was kept for it.
     pub fn forget_peers(&self) {
-        self.known_peers.get_or_init(Arc::default).clear();
+        if let Some(known) = self.0.known_peers.get() {
+            known.clear();
+        }
     }
 
     /// How many peers are remembered.
     pub fn peers_remembered(&self) -> usize {
-        self.known_peers.get().map_or(0, |known| known.len())
+        self.0.known_peers.get().map_or(0, |known| known.len())
     }
 
     /// `DH(key_pair, public_key)` of two static keys, if it is kept.
     pub(super) fn known_dh(&self, peer: &PublicKey) -> Option<Zeroizing<[u8; DHLEN]>> {
-        self.known_peers.get()?.get(peer)
+        self.0.known_peers.get()?.get(peer)
     }
 
     fn prepared(&self, provider: &dyn CryptoProvider) -> Option<&dyn DhKey> {
-        if let Some(prepared) = self.prepared.get() {
+        if let Some(prepared) = self.0.prepared.get() {
             return Some(prepared.as_ref());
         }
         // A provider without such a form does not keep the key from getting that of another one.
-        let prepared: Arc<dyn DhKey> = Arc::from(provider.dh_key(self.as_bytes())?);
-        Some(self.prepared.get_or_init(|| prepared).as_ref())
+        let prepared = provider.dh_key(self.as_bytes())?;
+        Some(self.0.prepared.get_or_init(|| prepared).as_ref())
     }
 }
 
@@ -291,13 +295,14 @@ mod tests {
     #[test]
     fn a_key_is_prepared_once_also_when_another_provider_came_first() {
         let (provider, secret) = (Preparing(AtomicUsize::new(0)), StaticSecret::from_bytes([5; DHLEN]));
+        // A handshake works with a clone, which was made before anybody computed with the key.
+        let clone = secret.clone();
         // As the daemon does: the key file is checked by the one, connections are made by the other.
         let public = secret.public_key(rust_crypto());
         let peer = StaticSecret::from_bytes([6; DHLEN]).public_key(rust_crypto());
         let expected = rust_crypto().dh(&[5; DHLEN], peer.as_bytes()).unwrap();
-        let first = secret.dh(&provider, &peer).unwrap();
-        let clone = secret.clone();
-        for secret in [&secret, &clone] {
+        let first = clone.dh(&provider, &peer).unwrap();
+        for secret in [&secret, &clone, &secret.clone()] {
             assert_eq!(secret.dh(&provider, &peer).unwrap(), expected);
             assert_eq!(secret.public_key(&provider), public);
         }
