@@ -35,28 +35,30 @@ impl<'a> Frame<'a> {
     /// An unknown type, a flag the type does not have, a stream where there is none or none where there must be one, a
     /// payload over its limit, an empty fragment, or an input that ends early.
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let frame_type = FrameType(reader.u8("frame type")?);
-        let flags = reader.u8("frame flags")?;
-        let stream = reader.u32("frame stream")?;
-        let length = usize::from(reader.u16("frame length")?);
-        if frame_type.name().is_none() {
-            return Err(DecodeError::UnknownFrameType(frame_type.0));
+        let [number, flags, a, b, c, d, length @ ..] = reader.array::<FRAME_HEAD_LEN>("frame head")?;
+        let (stream, length) = (u32::from_be_bytes([a, b, c, d]), usize::from(u16::from_be_bytes(length)));
+        let frame_type = FrameType(number);
+        let kind = KINDS[usize::from(number)];
+        if kind & KNOWN == 0 {
+            return Err(DecodeError::UnknownFrameType(number));
         }
-        if flags & !allowed_flags(frame_type) != 0 {
-            return Err(DecodeError::InvalidFlags { frame_type: frame_type.0, flags });
+        if flags & !(kind & FLAGS) != 0 {
+            return Err(DecodeError::InvalidFlags { frame_type: number, flags });
         }
-        if (stream == 0) != frame_type.on_connection() {
+        if (stream == 0) != (kind & ON_CONNECTION != 0) {
             return Err(DecodeError::InvalidValue("frame stream"));
         }
         if length > FRAME_PAYLOAD_MAX {
             return Err(DecodeError::TooLong("frame"));
         }
         let payload = reader.take(length, "frame payload")?;
-        if flags & FLAG_MORE != 0 && payload.is_empty() {
-            return Err(DecodeError::InvalidValue("empty fragment"));
-        }
-        if flags & FLAG_END != 0 && (flags != FLAG_END || !payload.is_empty()) {
-            return Err(DecodeError::InvalidValue("END with an item"));
+        if flags != 0 {
+            if flags & FLAG_MORE != 0 && payload.is_empty() {
+                return Err(DecodeError::InvalidValue("empty fragment"));
+            }
+            if flags & FLAG_END != 0 && (flags != FLAG_END || !payload.is_empty()) {
+                return Err(DecodeError::InvalidValue("END with an item"));
+            }
         }
         Ok(Self { frame_type, flags, stream, payload })
     }
@@ -68,10 +70,8 @@ impl<'a> Frame<'a> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         assert!(self.payload.len() <= FRAME_PAYLOAD_MAX, "a sender cuts messages into frames");
         let length = u16::try_from(self.payload.len()).expect("FRAME_PAYLOAD_MAX fits u16");
-        out.push(self.frame_type.0);
-        out.push(self.flags);
-        out.extend_from_slice(&self.stream.to_be_bytes());
-        out.extend_from_slice(&length.to_be_bytes());
+        let ([a, b, c, d], [high, low]) = (self.stream.to_be_bytes(), length.to_be_bytes());
+        out.extend_from_slice(&[self.frame_type.0, self.flags, a, b, c, d, high, low]);
         out.extend_from_slice(self.payload);
     }
 
@@ -112,7 +112,31 @@ impl<'a> Frame<'a> {
     }
 }
 
-fn allowed_flags(frame_type: FrameType) -> u8 {
+/// In [`KINDS`]: the flags of the type.
+const FLAGS: u8 = FLAG_MORE | FLAG_ACK | FLAG_END;
+/// In [`KINDS`]: a frame of the connection, with stream 0.
+const ON_CONNECTION: u8 = 0x40;
+/// In [`KINDS`]: the registry has it.
+const KNOWN: u8 = 0x80;
+
+/// What there is to know of each number of a type: looked up once for a frame, where asking the registry in turn is a chain of
+/// comparisons for each question.
+static KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let (mut number, mut at) = (0_u8, 0);
+    while at < kinds.len() {
+        let frame_type = FrameType(number);
+        if frame_type.name().is_some() {
+            let place = if frame_type.on_connection() { ON_CONNECTION } else { 0 };
+            kinds[at] = KNOWN | place | allowed_flags(frame_type);
+        }
+        number = number.wrapping_add(1);
+        at += 1;
+    }
+    kinds
+};
+
+const fn allowed_flags(frame_type: FrameType) -> u8 {
     match frame_type {
         FrameType::HEARTBEAT => FLAG_ACK,
         FrameType::RPC_DATA => FLAG_MORE | FLAG_END,

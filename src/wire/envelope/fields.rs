@@ -152,8 +152,25 @@ impl<'a> Reading<'a> {
         encoding.variant_name().map(|_| encoding).ok_or(DecodeError::InvalidValue("encoding"))
     }
 
+    /// Bytes that are left out when there are none.
+    #[inline]
+    pub(super) fn document(&self, slot: u16) -> Result<Bytes, DecodeError> {
+        Ok(match self.checked(self.table.bytes(slot))? {
+            Some(bytes) => self.message.field(bytes),
+            None => Bytes::new(),
+        })
+    }
+
     #[inline]
     pub(super) fn idempotency_key(&self, slot: u16) -> Result<Option<[u8; 16]>, DecodeError> {
+        if self.table.place(slot).is_none() {
+            return Ok(None);
+        }
+        self.key(slot)
+    }
+
+    #[inline(never)]
+    fn key(&self, slot: u16) -> Result<Option<[u8; 16]>, DecodeError> {
         let key = self.checked(self.table.bytes(slot))?;
         key.map(|key| key.try_into().map_err(|_| DecodeError::InvalidValue("idempotency key"))).transpose()
     }

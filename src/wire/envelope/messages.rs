@@ -63,7 +63,7 @@ impl Envelope for RpcCall {
         Ok(Self {
             method: table.name(Slot::VT_METHOD, NAME_MAX, "method")?,
             encoding: table.encoding(Slot::VT_ENCODING)?,
-            args: table.bytes(Slot::VT_ARGS)?.unwrap_or_default(),
+            args: table.document(Slot::VT_ARGS)?,
             deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
             idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
             metadata: table.metadata(Slot::VT_METADATA)?,
@@ -106,7 +106,7 @@ impl Envelope for RpcResponse {
         let table = Reading::new(message, "RpcResponse")?;
         Ok(Self {
             encoding: table.encoding(Slot::VT_ENCODING)?,
-            result: table.bytes(Slot::VT_RESULT)?.unwrap_or_default(),
+            result: table.document(Slot::VT_RESULT)?,
             trailers: table.metadata(Slot::VT_TRAILERS)?,
         })
     }
@@ -141,7 +141,7 @@ impl Envelope for RpcError {
             message: table.text(Slot::VT_MESSAGE, UNLIMITED, "message")?,
             retryable: table.bool(Slot::VT_RETRYABLE, false)?,
             retry_after_ms: table.u32(Slot::VT_RETRY_AFTER_MS)?,
-            details: table.bytes(Slot::VT_DETAILS)?.unwrap_or_default(),
+            details: table.document(Slot::VT_DETAILS)?,
         })
     }
 }
@@ -175,7 +175,7 @@ impl Envelope for Publish {
         Ok(Self {
             topic: table.text(Slot::VT_TOPIC, NAME_MAX, "topic")?,
             encoding: table.encoding(Slot::VT_ENCODING)?,
-            data: table.bytes(Slot::VT_DATA)?.unwrap_or_default(),
+            data: table.document(Slot::VT_DATA)?,
             deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
             idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
         })
@@ -214,7 +214,7 @@ impl Envelope for Subscribe {
         }
         Ok(Self {
             table: table.text(Slot::VT_TABLE, NAME_MAX, "table")?,
-            filter: table.bytes(Slot::VT_FILTER)?.unwrap_or_default(),
+            filter: table.document(Slot::VT_FILTER)?,
             cursor: table.optional_text(Slot::VT_CURSOR, CURSOR_MAX, "cursor")?,
             snapshot: table.bool(Slot::VT_SNAPSHOT, true)?,
             overflow,
