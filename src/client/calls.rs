@@ -91,13 +91,13 @@ impl Calls {
         if self.due.is_none_or(|due| now < due) {
             return 0;
         }
-        for (stream, InFlight { call, .. }) in &self.in_flight {
+        for (stream, InFlight { call, .. }) in self.in_flight.iter() {
             if call.deadline <= now
                 && let Some(link) = &mut link
             {
                 Self::complete(&mut self.woken, call, Err(call.timed_out().into()));
                 // Its stream stays until the server has answered. A connection that is ending needs no cancel.
-                let _over = link.connection.cancel(*stream);
+                let _over = link.connection.cancel(stream);
             }
         }
         let mut expired = 0;
@@ -111,7 +111,7 @@ impl Calls {
                 stays
             });
         }
-        let in_flight = self.in_flight.values().map(|in_flight| &in_flight.call);
+        let in_flight = self.in_flight.iter().map(|(_, in_flight)| &in_flight.call);
         let all = in_flight.chain(&self.again).chain(&self.waiting);
         // Those that are over wait for the server, and for nothing else.
         self.due = all.map(|call| call.deadline).filter(|deadline| now < *deadline).min();
@@ -159,14 +159,14 @@ impl Calls {
     }
 
     pub(super) fn on_response(&mut self, stream: u32, response: RpcResponse) {
-        if let Some(InFlight { call, .. }) = self.in_flight.remove(&stream) {
+        if let Some(InFlight { call, .. }) = self.in_flight.remove(stream) {
             Self::complete(&mut self.woken, &call, Ok(response));
         }
     }
 
     /// Says whether the stream is a call.
     pub(super) fn on_error(&mut self, stream: u32, error: RpcError) -> Result<(), RpcError> {
-        let Some(InFlight { call, .. }) = self.in_flight.remove(&stream) else { return Err(error) };
+        let Some(InFlight { call, .. }) = self.in_flight.remove(stream) else { return Err(error) };
         if error.code == ErrorCode::GOING_AWAY {
             self.make_again(call);
         } else {
@@ -206,7 +206,7 @@ impl Calls {
 
     /// An item of the server.
     pub(super) fn on_data(&mut self, stream: u32, item: Bytes) {
-        let in_flight = self.in_flight.get(&stream);
+        let in_flight = self.in_flight.get(stream);
         if let Some(pipe) = in_flight.and_then(|in_flight| in_flight.call.pipe.as_ref()) {
             pipe.receive(item);
         }
@@ -221,7 +221,7 @@ impl Calls {
 
     /// Sends items as far as there is credit, and gives credit for those that were taken.
     pub(super) fn move_items(&mut self, link: &mut Link, stream: u32) {
-        let Some(InFlight { call, .. }) = self.in_flight.get(&stream) else { return };
+        let Some(InFlight { call, .. }) = self.in_flight.get(stream) else { return };
         let Some(pipe) = &call.pipe else { return };
         if let Some(items) = pipe.take_credit(call.with(|call| call.credit)) {
             // The call may be given up, or the connection over: then there is nobody to tell.
@@ -243,7 +243,7 @@ impl Calls {
     /// more.
     pub(super) fn on_loss(&mut self, link: &Link, last_taken: Option<u32>, cause: &ConnectionError) -> bool {
         let mut has_unsent = false;
-        let mut lost: Vec<_> = self.in_flight.drain().collect();
+        let mut lost: Vec<_> = self.in_flight.take_all().collect();
         lost.sort_unstable_by_key(|(stream, _)| *stream);
         for (stream, InFlight { call, opened_at }) in lost {
             let was_sent = opened_at != link.writes();
@@ -260,7 +260,7 @@ impl Calls {
 
     /// Ends every call.
     pub(super) fn fail(&mut self, error: &Error) {
-        let in_flight = self.in_flight.drain().map(|(_, in_flight)| in_flight.call);
+        let in_flight = self.in_flight.take_all().map(|(_, in_flight)| in_flight.call);
         for call in in_flight.chain(self.again.drain(..)).chain(self.waiting.drain(..)) {
             Self::complete(&mut self.woken, &call, Err(error.clone().into()));
         }

@@ -266,11 +266,11 @@ impl Subscriptions {
     }
 
     fn of_stream(&mut self, stream: u32) -> Option<&mut Entry> {
-        self.streams.get(&stream).and_then(|id| self.entries.get_mut(id))
+        self.streams.get(stream).and_then(|id| self.entries.get_mut(id))
     }
 
     pub(super) fn on_error(&mut self, stream: u32, error: RpcError) {
-        let Some(id) = self.streams.remove(&stream) else { return };
+        let Some(id) = self.streams.remove(stream) else { return };
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if let Err(error) = entry.on_error(error) {
             self.end(id, Some(error));
@@ -299,7 +299,7 @@ impl Subscriptions {
     pub(super) fn drop_entry(&mut self, link: Option<&mut Link>, id: u64) {
         let Some(entry) = self.entries.remove(&id) else { return };
         if let (Some(stream), Some(link)) = (entry.stream(), link) {
-            self.streams.remove(&stream);
+            self.streams.remove(stream);
             // What still comes on the stream is nobody's until the server confirms.
             let _ = link.connection.unsubscribe(stream);
         }
@@ -307,7 +307,7 @@ impl Subscriptions {
 
     /// The connection is over.
     pub(super) fn on_loss(&mut self) {
-        self.streams.clear();
+        self.streams = StreamMap::default();
         for entry in self.entries.values_mut() {
             // One that waits for its time waits on.
             if entry.stream().is_some() {
@@ -318,7 +318,7 @@ impl Subscriptions {
 
     /// Ends all of them.
     pub(super) fn fail(&mut self, error: Option<&Error>) {
-        self.streams.clear();
+        self.streams = StreamMap::default();
         for entry in std::mem::take(&mut self.entries).into_values() {
             entry.end(error.cloned());
         }

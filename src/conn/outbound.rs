@@ -172,7 +172,7 @@ impl Outbound {
         message: &impl Encode,
         max: usize,
     ) -> bool {
-        let waits = self.behind.contains_key(&stream)
+        let waits = self.behind.contains(stream)
             || (opens_stream(frame_type) && !self.waiting.is_empty())
             || message.content_len() > FRAME_PAYLOAD_MAX;
         if waits {
@@ -216,7 +216,7 @@ impl Outbound {
 
     fn enqueue(&mut self, mut queued: Queued) {
         let stream = queued.stream;
-        if let Some(behind) = self.behind.get_mut(&stream) {
+        if let Some(behind) = self.behind.get_mut(stream) {
             self.bytes += queued.message.len();
             behind.push_back(queued);
         } else if queued.is_long() || (opens_stream(queued.frame_type) && !self.waiting.is_empty()) {
@@ -343,7 +343,7 @@ impl Outbound {
             self.long_in_turn -= 1;
             self.long_in_turn_bytes -= ended.message.len();
         }
-        let mut behind = self.behind.remove(&ended.stream).unwrap_or_default();
+        let mut behind = self.behind.remove(ended.stream).unwrap_or_default();
         while let Some(mut queued) = behind.pop_front() {
             if queued.is_long() {
                 queued.holds_stream = true;

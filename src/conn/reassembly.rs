@@ -52,7 +52,7 @@ impl Reassembly {
     /// Drops what came of a message of a stream that is closed.
     pub(super) fn forget(&mut self, stream: u32) {
         if !self.partial.is_empty()
-            && let Some((_, message)) = self.partial.remove(&stream)
+            && let Some((_, message)) = self.partial.remove(stream)
         {
             self.bytes -= message.len();
         }
@@ -63,7 +63,7 @@ impl Reassembly {
         if self.partial.is_empty() {
             return self.begin(frame);
         }
-        let Some((frame_type, message)) = self.partial.get_mut(&frame.stream) else {
+        let Some((frame_type, message)) = self.partial.get_mut(frame.stream) else {
             return self.begin(frame);
         };
         if *frame_type != frame.frame_type {
@@ -79,7 +79,7 @@ impl Reassembly {
         }
         let message = Bytes::from(std::mem::take(message));
         self.bytes -= message.len();
-        self.partial.remove(&frame.stream);
+        self.partial.remove(frame.stream);
         Ok(Some(Message::Whole(message)))
     }
 

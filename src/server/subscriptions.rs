@@ -81,7 +81,7 @@ impl Subscriptions {
         if credit == 0 {
             return;
         }
-        let Some(entry) = self.entries.get_mut(&stream) else { return };
+        let Some(entry) = self.entries.get_mut(stream) else { return };
         if let State::Parked(mut subscription) = std::mem::replace(&mut entry.state, State::Running) {
             let max = usize::try_from(credit).unwrap_or(usize::MAX).min(PULL_MAX);
             self.running.push(Box::pin(async move {
@@ -93,17 +93,17 @@ impl Subscriptions {
 
     /// Forgets a subscription; what is on its way for it will be dropped.
     pub(super) fn remove(&mut self, stream: u32) {
-        self.entries.remove(&stream);
+        self.entries.remove(stream);
     }
 
     /// Every subscription and what it reads.
     pub(super) fn sources(&self) -> impl Iterator<Item = (u32, &Source)> {
-        self.entries.iter().map(|(stream, entry)| (*stream, &entry.source))
+        self.entries.iter().map(|(stream, entry)| (stream, &entry.source))
     }
 
     /// What a subscription reads.
     pub(super) fn source(&self, stream: u32) -> Option<&Source> {
-        self.entries.get(&stream).map(|entry| &entry.source)
+        self.entries.get(stream).map(|entry| &entry.source)
     }
 
     /// Whether [`next`](Self::next) may bring something.
@@ -122,19 +122,19 @@ impl Subscriptions {
             match self.running.next().await {
                 None => std::future::pending().await,
                 Some(Pulled::Opened(stream, Ok(subscription))) => {
-                    if let Some(entry) = self.entries.get_mut(&stream) {
+                    if let Some(entry) = self.entries.get_mut(stream) {
                         entry.state = State::Parked(subscription);
                         // The position costs no credit, so the first pull does not wait for any.
                         self.resume(stream, 1);
                     }
                 }
                 Some(Pulled::Opened(stream, Err(error))) => {
-                    if self.entries.remove(&stream).is_some() {
+                    if self.entries.remove(stream).is_some() {
                         return Output::Refused(stream, error.into());
                     }
                 }
                 Some(Pulled::Items(stream, subscription, items)) => {
-                    if let Some(entry) = self.entries.get_mut(&stream) {
+                    if let Some(entry) = self.entries.get_mut(stream) {
                         entry.state = State::Parked(subscription);
                         return Output::Items(stream, items);
                     }

@@ -107,7 +107,7 @@ impl ClientStreams {
     }
 
     fn remove(&mut self, stream: u32) {
-        match self.streams.remove(&stream) {
+        match self.streams.remove(stream) {
             Some(State::Call { .. }) => self.calls -= 1,
             Some(State::Subscription { .. }) => self.subscriptions -= 1,
             None => {}
@@ -116,7 +116,7 @@ impl ClientStreams {
 
     /// Gives a call up; says whether it is for the first time.
     pub(in crate::conn) fn cancel(&mut self, stream: u32) -> Result<bool, ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Call { is_cancelled, .. }) => Ok(!std::mem::replace(is_cancelled, true)),
             _ => Err(ApiMisuse::NoSuchStream),
         }
@@ -124,7 +124,7 @@ impl ClientStreams {
 
     /// Ends a subscription from this side.
     pub(in crate::conn) fn unsubscribe(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Subscription { is_ending, .. }) if !*is_ending => {
                 *is_ending = true;
                 Ok(())
@@ -135,7 +135,7 @@ impl ClientStreams {
 
     /// Counts credit that is given to the server.
     pub(in crate::conn) fn add_credit(&mut self, stream: u32, items: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Subscription { credit, is_ending: false, .. }) => {
                 let sum = credit.checked_add(items).filter(|sum| *sum <= CREDIT_MAX);
                 *credit = sum.ok_or(ApiMisuse::TooMuchCredit)?;
@@ -151,7 +151,7 @@ impl ClientStreams {
 
     /// Items that may be sent on a call; `None` when there is no such call, or it takes no more.
     pub(in crate::conn) fn call_credit(&self, stream: u32) -> Option<u32> {
-        match self.streams.get(&stream) {
+        match self.streams.get(stream) {
             Some(State::Call { is_cancelled: false, items }) => items.credit(),
             _ => None,
         }
@@ -168,7 +168,7 @@ impl ClientStreams {
     }
 
     fn items(&mut self, stream: u32) -> Result<&mut Items, ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Call { is_cancelled: false, items }) => Ok(items),
             _ => Err(ApiMisuse::NoSuchStream),
         }
@@ -177,7 +177,7 @@ impl ClientStreams {
     /// Takes a frame of a stream; gives the event when the frame ends a message.
     pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
         let stream = frame.stream;
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             None => return Err(ConnectionError::Protocol("a frame on a stream that is not open")),
             Some(State::Call { items, .. }) => match frame.frame_type {
                 FrameType::RPC_RESPONSE | FrameType::RPC_ERROR => {}
@@ -209,13 +209,13 @@ impl ClientStreams {
         Ok(match frame_type {
             FrameType::SUBSCRIBED => {
                 let subscribed = Subscribed::read(message.source())?;
-                if let Some(State::Subscription { is_live, .. }) = self.streams.get_mut(&stream) {
+                if let Some(State::Subscription { is_live, .. }) = self.streams.get_mut(stream) {
                     *is_live = true;
                 }
                 Event::Subscribed(stream, subscribed)
             }
             FrameType::RPC_DATA => {
-                if let Some(State::Call { items, .. }) = self.streams.get_mut(&stream) {
+                if let Some(State::Call { items, .. }) = self.streams.get_mut(stream) {
                     items.recv_item()?;
                 }
                 Event::Data(stream, message.into())
@@ -236,7 +236,7 @@ impl ClientStreams {
     }
 
     fn spend_credit(&mut self, stream: u32) -> Result<(), ConnectionError> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Subscription { is_live: true, credit, .. }) => {
                 *credit =
                     credit.checked_sub(1).ok_or(ConnectionError::Protocol("an EVENT without credit"))?;

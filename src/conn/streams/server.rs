@@ -23,7 +23,6 @@ use crate::wire::{
     limits::CREDIT_MAX,
 };
 use bytes::Bytes;
-use std::collections::hash_map::Entry;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -121,7 +120,7 @@ impl ServerStreams {
                 return Ok(self.admit(frame.frame_type, stream, &Message::InFrame(frame.payload)));
             }
         } else {
-            match self.streams.get(&stream) {
+            match self.streams.get(stream) {
                 Some(State::Receiving) => {}
                 Some(_) => return Err(ConnectionError::Protocol("a stream is opened twice")),
                 None if !is_client_stream(stream) => {
@@ -136,7 +135,7 @@ impl ServerStreams {
             }
             return Ok(Received::Nothing);
         };
-        self.streams.remove(&stream);
+        self.streams.remove(stream);
         Ok(self.admit(frame.frame_type, stream, &message))
     }
 
@@ -197,7 +196,7 @@ impl ServerStreams {
     /// An item of the client, or the end of them.
     fn recv_data(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         let stream = frame.stream;
-        let items = match self.streams.get_mut(&stream) {
+        let items = match self.streams.get_mut(stream) {
             Some(State::Call { items, .. }) => items,
             Some(State::Subscription { .. }) => {
                 return Err(ConnectionError::Protocol("RPC_DATA on a subscription"));
@@ -217,7 +216,7 @@ impl ServerStreams {
 
     fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         expect_empty(frame)?;
-        match self.streams.get_mut(&frame.stream) {
+        match self.streams.get_mut(frame.stream) {
             Some(State::Call { is_cancelled, .. }) if *is_cancelled => Ok(Received::Nothing),
             Some(State::Call { is_cancelled, .. }) => {
                 *is_cancelled = true;
@@ -233,7 +232,7 @@ impl ServerStreams {
 
     fn recv_unsubscribe(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         expect_empty(frame)?;
-        match self.streams.get(&frame.stream) {
+        match self.streams.get(frame.stream) {
             Some(State::Subscription { .. }) => {
                 self.close(frame.stream);
                 Ok(Received::Unsubscribe(frame.stream))
@@ -245,7 +244,7 @@ impl ServerStreams {
 
     fn recv_credit(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
         let Credit(items) = Credit::decode(frame.payload)?;
-        match self.streams.get_mut(&frame.stream) {
+        match self.streams.get_mut(frame.stream) {
             Some(State::Subscription { credit, .. }) => {
                 *credit = credit
                     .checked_add(items)
@@ -273,14 +272,10 @@ impl ServerStreams {
 
     /// Ends a call: its answer goes out.
     pub(in crate::conn) fn end_call(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.entry(stream) {
-            Entry::Occupied(entry) if matches!(entry.get(), State::Call { .. }) => {
-                entry.remove();
-                self.forget_call(stream);
-                Ok(())
-            }
-            _ => Err(ApiMisuse::NoSuchStream),
-        }
+        let is_call = |state: &State| matches!(state, State::Call { .. });
+        self.streams.remove_if(stream, is_call).ok_or(ApiMisuse::NoSuchStream)?;
+        self.forget_call(stream);
+        Ok(())
     }
 
     fn forget_call(&mut self, stream: u32) {
@@ -291,7 +286,7 @@ impl ServerStreams {
 
     /// Ends a subscription, or says that it is over already.
     pub(in crate::conn) fn end_subscription(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get(&stream) {
+        match self.streams.get(stream) {
             Some(State::Subscription { .. }) => {
                 self.close(stream);
                 Ok(())
@@ -302,7 +297,7 @@ impl ServerStreams {
 
     /// Items that may be sent on a subscription; `None` when there is no such subscription.
     pub(in crate::conn) fn credit(&self, stream: u32) -> Option<u32> {
-        match self.streams.get(&stream) {
+        match self.streams.get(stream) {
             Some(State::Subscription { credit, .. }) => Some(*credit),
             _ => None,
         }
@@ -310,7 +305,7 @@ impl ServerStreams {
 
     /// Items that may be sent on a call; `None` when it takes none.
     pub(in crate::conn) fn call_credit(&self, stream: u32) -> Option<u32> {
-        match self.streams.get(&stream) {
+        match self.streams.get(stream) {
             Some(State::Call { items, .. }) => items.credit(),
             _ => None,
         }
@@ -327,7 +322,7 @@ impl ServerStreams {
     }
 
     fn items(&mut self, stream: u32) -> Result<&mut Items, ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Call { items, .. }) => Ok(items),
             _ => Err(ApiMisuse::NoSuchStream),
         }
@@ -335,7 +330,7 @@ impl ServerStreams {
 
     /// SUBSCRIBED is sent: items may follow.
     pub(in crate::conn) fn start_subscription(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Subscription { is_live, .. }) => {
                 *is_live = true;
                 Ok(())
@@ -346,7 +341,7 @@ impl ServerStreams {
 
     /// Says whether an item may be sent.
     pub(in crate::conn) fn check_event(&self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get(&stream) {
+        match self.streams.get(stream) {
             Some(State::Subscription { is_live: false, .. }) => Err(ApiMisuse::NotSubscribed),
             Some(State::Subscription { credit: 0, .. }) => Err(ApiMisuse::NoCredit),
             Some(State::Subscription { .. }) => Ok(()),
@@ -356,7 +351,7 @@ impl ServerStreams {
 
     /// Takes the credit of one item.
     pub(in crate::conn) fn spend_credit(&mut self, stream: u32) -> Result<(), ApiMisuse> {
-        match self.streams.get_mut(&stream) {
+        match self.streams.get_mut(stream) {
             Some(State::Subscription { credit, .. }) => {
                 *credit = credit.checked_sub(1).ok_or(ApiMisuse::NoCredit)?;
                 Ok(())
@@ -366,7 +361,7 @@ impl ServerStreams {
     }
 
     fn close(&mut self, stream: u32) {
-        match self.streams.remove(&stream) {
+        match self.streams.remove(stream) {
             Some(State::Call { .. }) => self.forget_call(stream),
             Some(State::Subscription { .. }) => self.subscriptions -= 1,
             Some(State::Receiving) | None => {}
