@@ -114,72 +114,72 @@ impl Session {
                 reader.finish("CLOSE")?;
                 return Ok(Some(close));
             }
-            if let Some(event) = self.recv_frame(now, &frame)? {
-                events.push_back(event);
-            }
+            self.recv_frame(now, &frame, events)?;
         }
         Ok(None)
     }
 
-    fn recv_frame(&mut self, now: Duration, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
+    fn recv_frame(
+        &mut self,
+        now: Duration,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
         match frame.frame_type {
-            FrameType::HEARTBEAT => self.recv_heartbeat(now, frame),
-            FrameType::GOAWAY => self.recv_go_away(frame),
+            FrameType::HEARTBEAT => self.recv_heartbeat(now, frame, events),
+            FrameType::GOAWAY => self.recv_go_away(frame, events),
             _ => match &mut self.side {
-                Side::Client(streams) => streams.recv(frame),
-                Side::Server(streams) => {
-                    let received = streams.recv(frame)?;
-                    self.on_received(now, received)
-                }
+                Side::Client(streams) => streams.recv(frame, events),
+                Side::Server(streams) => match streams.recv(frame, events)? {
+                    Received::Nothing | Received::Event => Ok(()),
+                    Received::Unsubscribe(stream) => {
+                        self.budget.debit(now)?;
+                        self.send_error(stream, &rpc_error(ErrorCode::CANCELLED, "unsubscribed"));
+                        events.push_back(Event::Unsubscribed(stream));
+                        Ok(())
+                    }
+                    Received::Refuse(stream, code, reason) => {
+                        self.budget.debit(now)?;
+                        self.send_error(stream, &rpc_error(code, reason));
+                        Ok(())
+                    }
+                },
             },
         }
     }
 
-    fn on_received(&mut self, now: Duration, received: Received) -> Result<Option<Event>, ConnectionError> {
-        Ok(match received {
-            Received::Nothing => None,
-            Received::Call(stream, call) => Some(Event::Call(stream, call)),
-            Received::Subscribe(stream, subscribe) => Some(Event::Subscribe(stream, subscribe)),
-            Received::Publish(stream, publish) => Some(Event::Publish(stream, publish)),
-            Received::Credit(stream) => Some(Event::Credit(stream)),
-            Received::Data(stream, item) => Some(Event::Data(stream, item)),
-            Received::DataEnd(stream) => Some(Event::DataEnd(stream)),
-            // It costs no budget: the call keeps its slot until its work has stopped, so that the slots bound what a peer
-            // can start and throw away.
-            Received::Cancel(stream) => Some(Event::Cancelled(stream)),
-            Received::Unsubscribe(stream) => {
-                self.budget.debit(now)?;
-                self.send_error(stream, &rpc_error(ErrorCode::CANCELLED, "unsubscribed"));
-                Some(Event::Unsubscribed(stream))
-            }
-            Received::Refuse(stream, code, reason) => {
-                self.budget.debit(now)?;
-                self.send_error(stream, &rpc_error(code, reason));
-                None
-            }
-        })
-    }
-
-    fn recv_heartbeat(&mut self, now: Duration, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
+    fn recv_heartbeat(
+        &mut self,
+        now: Duration,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
         let payload = HeartbeatPayload::decode(frame.payload)?;
         if frame.flags & FLAG_ACK != 0 {
-            return self.heartbeat.recv_echo(now, payload.0).map(|rtt| Some(Event::HeartbeatEcho(rtt)));
+            let rtt = self.heartbeat.recv_echo(now, payload.0)?;
+            events.push_back(Event::HeartbeatEcho(rtt));
+            return Ok(());
         }
         // A fair sender has at most this many under way, so more of them waiting here are a flood.
         if self.outbound.control_len() > 2 * HEARTBEATS_OUTSTANDING_MAX {
             return Err(ConnectionError::Protocol("too many HEARTBEATs"));
         }
         self.outbound.push_control(FrameType::HEARTBEAT, FLAG_ACK, 0, payload.encode().to_vec());
-        Ok(None)
+        Ok(())
     }
 
-    fn recv_go_away(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
+    fn recv_go_away(
+        &mut self,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
         if matches!(self.side, Side::Server(_)) {
             return Err(ConnectionError::Protocol("a frame that a client does not send"));
         }
         let go_away = GoAway::decode(frame.payload)?;
         self.peer_is_going_away = true;
-        Ok(Some(Event::GoAway(go_away)))
+        events.push_back(Event::GoAway(go_away));
+        Ok(())
     }
 
     /// Sends a HEARTBEAT; says whether one more may be under way.

@@ -21,6 +21,7 @@ use crate::wire::{
     frame::{FLAG_END, Frame},
     limits::CREDIT_MAX,
 };
+use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -174,8 +175,13 @@ impl ClientStreams {
         }
     }
 
-    /// Takes a frame of a stream; gives the event when the frame ends a message.
-    pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
+    /// Takes a frame of a stream, and adds the event to `events` when the frame ends a message.
+    #[inline]
+    pub(in crate::conn) fn recv(
+        &mut self,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<(), ConnectionError> {
         let stream = frame.stream;
         match self.streams.get_mut(stream) {
             None => return Err(ConnectionError::Protocol("a frame on a stream that is not open")),
@@ -183,7 +189,9 @@ impl ClientStreams {
                 FrameType::RPC_RESPONSE | FrameType::RPC_ERROR => {}
                 FrameType::CREDIT => {
                     let Credit(credit) = Credit::decode(frame.payload)?;
-                    return items.recv_credit(credit).map(|()| Some(Event::Credit(stream)));
+                    items.recv_credit(credit)?;
+                    events.push_back(Event::Credit(stream));
+                    return Ok(());
                 }
                 FrameType::RPC_DATA if frame.flags & FLAG_END != 0 => {
                     return Err(ConnectionError::Protocol("an end of items that is not the answer"));
@@ -196,8 +204,14 @@ impl ClientStreams {
                 _ => return Err(UNEXPECTED),
             },
         }
-        let Some(message) = self.partial.recv(frame)? else { return Ok(None) };
-        self.recv_message(frame.frame_type, stream, message).map(Some)
+        let Some(message) = self.partial.recv(frame)? else { return Ok(()) };
+        if frame.frame_type == FrameType::RPC_RESPONSE {
+            self.remove(stream);
+            events.push_back(Event::Response(stream, RpcResponse::read(message.source())?));
+        } else {
+            events.push_back(self.recv_message(frame.frame_type, stream, message)?);
+        }
+        Ok(())
     }
 
     fn recv_message(
@@ -224,13 +238,9 @@ impl ClientStreams {
                 self.spend_credit(stream)?;
                 Event::Item(stream, EventMessage::read(message.source())?)
             }
-            last => {
+            _error => {
                 self.remove(stream);
-                if last == FrameType::RPC_RESPONSE {
-                    Event::Response(stream, RpcResponse::read(message.source())?)
-                } else {
-                    Event::Error(stream, RpcError::read(message.source())?)
-                }
+                Event::Error(stream, RpcError::read(message.source())?)
             }
         })
     }
@@ -290,9 +300,12 @@ mod tests {
 
     fn recv(streams: &mut ClientStreams, frame_type: FrameType, flags: u8) -> String {
         let payload = payload(frame_type);
-        match streams.recv(&Frame { frame_type, flags, stream: 1, payload: &payload }) {
-            Ok(Some(event)) => format!("{event:?}").split('(').next().unwrap().to_owned(),
-            Ok(None) => "Nothing".into(),
+        let mut events = VecDeque::new();
+        match streams.recv(&Frame { frame_type, flags, stream: 1, payload: &payload }, &mut events) {
+            Ok(()) => match events.pop_front() {
+                Some(event) => format!("{event:?}").split('(').next().unwrap().to_owned(),
+                None => "Nothing".into(),
+            },
             Err(error) => error.code().to_string(),
         }
     }

@@ -11,7 +11,7 @@
 
 use super::{is_client_stream, items::Items};
 use crate::conn::{
-    ApiMisuse, ConnectionError, Limits,
+    ApiMisuse, ConnectionError, Event, Limits,
     reassembly::{Message, Reassembly},
     stream_map::StreamMap,
 };
@@ -22,7 +22,7 @@ use crate::wire::{
     frame::{FLAG_END, Frame},
     limits::CREDIT_MAX,
 };
-use bytes::Bytes;
+use std::collections::VecDeque;
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
@@ -44,13 +44,8 @@ enum State {
 pub(in crate::conn) enum Received {
     /// More fragments are needed, or the frame came too late to matter.
     Nothing,
-    Call(u32, RpcCall),
-    Publish(u32, Publish),
-    Subscribe(u32, Subscribe),
-    Data(u32, Bytes),
-    DataEnd(u32),
-    Cancel(u32),
-    Credit(u32),
+    /// An event was added. A call is long, and not moved through all who hand it on.
+    Event,
     /// To be answered with CANCELLED.
     Unsubscribe(u32),
     /// To be answered with this error: the stream is closed already.
@@ -95,19 +90,34 @@ impl ServerStreams {
         self.streams.len()
     }
 
-    /// Takes a frame of a stream.
-    pub(in crate::conn) fn recv(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
-        match frame.frame_type {
-            FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH => self.recv_opening(frame),
-            FrameType::RPC_DATA => self.recv_data(frame),
-            FrameType::RPC_CANCEL => self.recv_cancel(frame),
-            FrameType::UNSUBSCRIBE => self.recv_unsubscribe(frame),
-            FrameType::CREDIT => self.recv_credit(frame),
-            _ => Err(ConnectionError::Protocol("a frame that a client does not send")),
-        }
+    /// Takes a frame of a stream, and adds what it tells to `events`.
+    #[inline]
+    pub(in crate::conn) fn recv(
+        &mut self,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Received, ConnectionError> {
+        let event = match frame.frame_type {
+            FrameType::RPC_CALL | FrameType::SUBSCRIBE | FrameType::PUBLISH => {
+                return self.recv_opening(frame, events);
+            }
+            FrameType::UNSUBSCRIBE => return self.recv_unsubscribe(frame),
+            FrameType::RPC_DATA => self.recv_data(frame)?,
+            FrameType::RPC_CANCEL => self.recv_cancel(frame)?,
+            FrameType::CREDIT => self.recv_credit(frame)?,
+            _ => return Err(ConnectionError::Protocol("a frame that a client does not send")),
+        };
+        Ok(event.map_or(Received::Nothing, |event| {
+            events.push_back(event);
+            Received::Event
+        }))
     }
 
-    fn recv_opening(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+    fn recv_opening(
+        &mut self,
+        frame: &Frame<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Received, ConnectionError> {
         let stream = frame.stream;
         let is_new = stream > self.last;
         if is_new {
@@ -117,7 +127,7 @@ impl ServerStreams {
             }
             self.last = stream;
             if !frame.has_more() {
-                return Ok(self.admit(frame.frame_type, stream, &Message::InFrame(frame.payload)));
+                return Ok(self.admit(frame.frame_type, stream, &Message::InFrame(frame.payload), events));
             }
         } else {
             match self.streams.get(stream) {
@@ -136,22 +146,29 @@ impl ServerStreams {
             return Ok(Received::Nothing);
         };
         self.streams.remove(stream);
-        Ok(self.admit(frame.frame_type, stream, &message))
+        Ok(self.admit(frame.frame_type, stream, &message, events))
     }
 
-    fn admit(&mut self, frame_type: FrameType, stream: u32, message: &Message<'_>) -> Received {
+    fn admit(
+        &mut self,
+        frame_type: FrameType,
+        stream: u32,
+        message: &Message<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Received {
         if self.going_away_after.is_some_and(|last| stream > last) {
             return Received::Refuse(stream, ErrorCode::GOING_AWAY, "the server is shutting down");
         }
         match frame_type {
-            FrameType::SUBSCRIBE => self.admit_subscription(stream, message),
+            FrameType::SUBSCRIBE => self.admit_subscription(stream, message, events),
             _ if self.calls >= self.calls_max => {
                 Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many calls in flight")
             }
             FrameType::PUBLISH => match Publish::read(message.source()) {
                 Ok(publish) => {
                     self.open_call(stream, &RpcCall::default());
-                    Received::Publish(stream, publish)
+                    events.push_back(Event::Publish(stream, publish));
+                    Received::Event
                 }
                 Err(_) => {
                     let reason = "the event is not a valid Publish";
@@ -161,7 +178,8 @@ impl ServerStreams {
             _ => match RpcCall::read(message.source()) {
                 Ok(call) => {
                     self.open_call(stream, &call);
-                    Received::Call(stream, call)
+                    events.push_back(Event::Call(stream, call));
+                    Received::Event
                 }
                 Err(_) => {
                     let reason = "the call is not a valid RpcCall";
@@ -177,7 +195,12 @@ impl ServerStreams {
         self.streams.insert(stream, State::Call { is_cancelled: false, items });
     }
 
-    fn admit_subscription(&mut self, stream: u32, message: &Message<'_>) -> Received {
+    fn admit_subscription(
+        &mut self,
+        stream: u32,
+        message: &Message<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Received {
         if self.subscriptions >= self.subscriptions_max {
             return Received::Refuse(stream, ErrorCode::RATE_LIMITED, "too many subscriptions");
         }
@@ -190,11 +213,12 @@ impl ServerStreams {
         };
         self.subscriptions += 1;
         self.streams.insert(stream, State::Subscription { credit: subscribe.credit, is_live: false });
-        Received::Subscribe(stream, subscribe)
+        events.push_back(Event::Subscribe(stream, subscribe));
+        Received::Event
     }
 
     /// An item of the client, or the end of them.
-    fn recv_data(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+    fn recv_data(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
         let stream = frame.stream;
         let items = match self.streams.get_mut(stream) {
             Some(State::Call { items, .. }) => items,
@@ -206,21 +230,23 @@ impl ServerStreams {
         };
         if frame.flags & FLAG_END != 0 {
             items.recv_end()?;
-            return Ok(Received::DataEnd(stream));
+            return Ok(Some(Event::DataEnd(stream)));
         }
         items.check_recv()?;
-        let Some(item) = self.partial.recv(frame)? else { return Ok(Received::Nothing) };
+        let Some(item) = self.partial.recv(frame)? else { return Ok(None) };
         items.recv_item()?;
-        Ok(Received::Data(stream, item.into()))
+        Ok(Some(Event::Data(stream, item.into())))
     }
 
-    fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+    fn recv_cancel(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
         expect_empty(frame)?;
         match self.streams.get_mut(frame.stream) {
-            Some(State::Call { is_cancelled, .. }) if *is_cancelled => Ok(Received::Nothing),
+            Some(State::Call { is_cancelled, .. }) if *is_cancelled => Ok(None),
             Some(State::Call { is_cancelled, .. }) => {
                 *is_cancelled = true;
-                Ok(Received::Cancel(frame.stream))
+                // It costs no budget: the call keeps its slot until its work has stopped, so that the slots bound what a
+                // peer can start and throw away.
+                Ok(Some(Event::Cancelled(frame.stream)))
             }
             Some(State::Subscription { .. }) => {
                 Err(ConnectionError::Protocol("RPC_CANCEL on a subscription"))
@@ -238,11 +264,11 @@ impl ServerStreams {
                 Ok(Received::Unsubscribe(frame.stream))
             }
             Some(_) => Err(ConnectionError::Protocol("UNSUBSCRIBE on a call")),
-            None => self.late(frame.stream),
+            None => self.late(frame.stream).map(|_| Received::Nothing),
         }
     }
 
-    fn recv_credit(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+    fn recv_credit(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
         let Credit(items) = Credit::decode(frame.payload)?;
         match self.streams.get_mut(frame.stream) {
             Some(State::Subscription { credit, .. }) => {
@@ -250,11 +276,11 @@ impl ServerStreams {
                     .checked_add(items)
                     .filter(|sum| *sum <= CREDIT_MAX)
                     .ok_or(ConnectionError::Protocol("more credit than fits"))?;
-                Ok(Received::Credit(frame.stream))
+                Ok(Some(Event::Credit(frame.stream)))
             }
             Some(State::Call { items: of_call, .. }) => {
                 of_call.recv_credit(items)?;
-                Ok(Received::Credit(frame.stream))
+                Ok(Some(Event::Credit(frame.stream)))
             }
             Some(State::Receiving) => Err(ConnectionError::Protocol("CREDIT inside a message")),
             None => self.late(frame.stream),
@@ -262,9 +288,9 @@ impl ServerStreams {
     }
 
     /// A frame on a stream that is not open: late, or never opened.
-    fn late(&self, stream: u32) -> Result<Received, ConnectionError> {
+    fn late(&self, stream: u32) -> Result<Option<Event>, ConnectionError> {
         if is_client_stream(stream) && stream <= self.last {
-            Ok(Received::Nothing)
+            Ok(None)
         } else {
             Err(ConnectionError::Protocol("a frame on a stream that was never opened"))
         }
@@ -384,6 +410,7 @@ mod tests {
         envelope::{CLIENT_ITEMS, Overflow, SERVER_ITEMS},
         frame::FLAG_MORE,
     };
+    use bytes::Bytes;
 
     fn message(value: &impl Envelope) -> Vec<u8> {
         value.to_bytes().to_vec()
@@ -405,6 +432,20 @@ mod tests {
         })
     }
 
+    impl ServerStreams {
+        /// Takes a frame whose event does not matter.
+        fn take(&mut self, frame: &Frame<'_>) -> Result<Received, ConnectionError> {
+            self.recv(frame, &mut VecDeque::new())
+        }
+
+        /// Takes a frame; gives its event.
+        fn event(&mut self, frame: &Frame<'_>) -> Result<Option<Event>, ConnectionError> {
+            let mut events = VecDeque::new();
+            self.recv(frame, &mut events)?;
+            Ok(events.pop_front())
+        }
+    }
+
     fn frame(frame_type: FrameType, stream: u32, payload: &[u8]) -> Frame<'_> {
         Frame { frame_type, flags: 0, stream, payload }
     }
@@ -418,12 +459,12 @@ mod tests {
             "idle" => {}
             "receiving" => {
                 let first = Frame { flags: FLAG_MORE, ..frame(FrameType::RPC_CALL, 1, &call[..4]) };
-                streams.recv(&first).unwrap();
+                streams.take(&first).unwrap();
             }
-            "call" => drop(streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap()),
+            "call" => drop(streams.take(&frame(FrameType::RPC_CALL, 1, &call)).unwrap()),
             "cancelled" => {
-                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
-                streams.recv(&frame(FrameType::RPC_CANCEL, 1, &[])).unwrap();
+                streams.take(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                streams.take(&frame(FrameType::RPC_CANCEL, 1, &[])).unwrap();
             }
             "with items" => {
                 let call = message(&RpcCall {
@@ -431,12 +472,12 @@ mod tests {
                     streams: CLIENT_ITEMS | SERVER_ITEMS,
                     ..RpcCall::default()
                 });
-                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                streams.take(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
                 assert_eq!(streams.grant(1, 1), Ok(true));
             }
-            "subscription" => drop(streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe)).unwrap()),
+            "subscription" => drop(streams.take(&frame(FrameType::SUBSCRIBE, 1, &subscribe)).unwrap()),
             _ => {
-                streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+                streams.take(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
                 streams.end_call(1).unwrap();
             }
         }
@@ -448,8 +489,12 @@ mod tests {
             FrameType::CREDIT => &[0, 0, 0, 1],
             _ => &[],
         };
-        match streams.recv(&frame(frame_type, 1, payload)) {
-            Ok(received) => format!("{received:?}").split('(').next().unwrap().to_owned(),
+        let mut events = VecDeque::new();
+        match streams.recv(&frame(frame_type, 1, payload), &mut events) {
+            Ok(received) => match events.pop_front() {
+                Some(event) => format!("{event:?}").split('(').next().unwrap().to_owned(),
+                None => format!("{received:?}").split('(').next().unwrap().to_owned(),
+            },
             Err(error) => error.code().to_string(),
         }
     }
@@ -477,9 +522,9 @@ mod tests {
             [
                 ["Call", "Publish", "Subscribe", E, E, E, E, E],
                 ["Call", E, E, E, E, E, E, E],
-                [E, E, E, "Cancel", E, E, E, E],
+                [E, E, E, "Cancelled", E, E, E, E],
                 [E, E, E, "Nothing", E, E, E, E],
-                [E, E, E, "Cancel", "Data", E, "Credit", E],
+                [E, E, E, "Cancelled", "Data", E, "Credit", E],
                 [E, E, E, E, E, "Unsubscribe", "Credit", E],
                 [E, E, E, "Nothing", "Nothing", "Nothing", "Nothing", E],
             ]
@@ -489,9 +534,9 @@ mod tests {
     #[test]
     fn even_and_descending_streams_are_refused() {
         let mut streams = ServerStreams::new(&Limits::default());
-        assert!(streams.recv(&frame(FrameType::RPC_CALL, 2, &call())).is_err());
-        streams.recv(&frame(FrameType::RPC_CALL, 5, &call())).unwrap();
-        assert!(streams.recv(&frame(FrameType::RPC_CALL, 3, &call())).is_err());
+        assert!(streams.take(&frame(FrameType::RPC_CALL, 2, &call())).is_err());
+        streams.take(&frame(FrameType::RPC_CALL, 5, &call())).unwrap();
+        assert!(streams.take(&frame(FrameType::RPC_CALL, 3, &call())).is_err());
     }
 
     #[test]
@@ -499,30 +544,30 @@ mod tests {
         let limits = Limits { calls_max: 1, subscriptions_max: 1, ..Limits::default() };
         let mut streams = ServerStreams::new(&limits);
         let refused = |result| matches!(result, Ok(Received::Refuse(_, ErrorCode::RATE_LIMITED, _)));
-        streams.recv(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
-        assert!(refused(streams.recv(&frame(FrameType::RPC_CALL, 3, &call()))));
-        streams.recv(&frame(FrameType::SUBSCRIBE, 5, &subscribe(0))).unwrap();
-        assert!(refused(streams.recv(&frame(FrameType::SUBSCRIBE, 7, &subscribe(0)))));
+        streams.take(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
+        assert!(refused(streams.take(&frame(FrameType::RPC_CALL, 3, &call()))));
+        streams.take(&frame(FrameType::SUBSCRIBE, 5, &subscribe(0))).unwrap();
+        assert!(refused(streams.take(&frame(FrameType::SUBSCRIBE, 7, &subscribe(0)))));
         streams.end_call(1).unwrap();
-        assert!(!refused(streams.recv(&frame(FrameType::RPC_CALL, 9, &call()))));
+        assert!(!refused(streams.take(&frame(FrameType::RPC_CALL, 9, &call()))));
     }
 
     #[test]
     fn credit_is_spent_added_and_bounded() {
         let mut streams = ServerStreams::new(&Limits::default());
-        streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
+        streams.take(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
         streams.spend_credit(1).unwrap();
         assert_eq!(streams.spend_credit(1), Err(ApiMisuse::NoCredit));
-        streams.recv(&frame(FrameType::CREDIT, 1, &CREDIT_MAX.to_be_bytes())).unwrap();
+        streams.take(&frame(FrameType::CREDIT, 1, &CREDIT_MAX.to_be_bytes())).unwrap();
         assert_eq!(streams.credit(1), Some(CREDIT_MAX));
-        assert!(streams.recv(&frame(FrameType::CREDIT, 1, &[0, 0, 0, 1])).is_err());
+        assert!(streams.take(&frame(FrameType::CREDIT, 1, &[0, 0, 0, 1])).is_err());
     }
 
     #[test]
     fn an_item_needs_a_position_and_credit() {
         let mut streams = ServerStreams::new(&Limits::default());
         assert_eq!(streams.check_event(1), Err(ApiMisuse::NoSuchStream));
-        streams.recv(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
+        streams.take(&frame(FrameType::SUBSCRIBE, 1, &subscribe(1))).unwrap();
         assert_eq!(streams.check_event(1), Err(ApiMisuse::NotSubscribed));
         streams.start_subscription(1).unwrap();
         assert_eq!(streams.check_event(1), Ok(()));
@@ -534,35 +579,35 @@ mod tests {
     fn items_of_a_client_need_credit_and_end_once() {
         let mut streams = ServerStreams::new(&Limits::default());
         let call = message(&RpcCall { method: "m".into(), streams: CLIENT_ITEMS, ..RpcCall::default() });
-        streams.recv(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
-        streams.recv(&frame(FrameType::RPC_CALL, 3, &call)).unwrap();
+        streams.take(&frame(FrameType::RPC_CALL, 1, &call)).unwrap();
+        streams.take(&frame(FrameType::RPC_CALL, 3, &call)).unwrap();
         streams.grant(1, 2).unwrap();
         let item = frame(FrameType::RPC_DATA, 1, b"item");
-        assert_eq!(streams.recv(&item), Ok(Received::Data(1, Bytes::from_static(b"item"))));
+        assert_eq!(streams.event(&item), Ok(Some(Event::Data(1, Bytes::from_static(b"item")))));
         let first = Frame { flags: FLAG_MORE, ..item };
-        assert_eq!(streams.recv(&first), Ok(Received::Nothing));
+        assert_eq!(streams.take(&first), Ok(Received::Nothing));
         streams.end_call(1).unwrap();
         // The rest of it crossed the answer.
-        assert_eq!(streams.recv(&item), Ok(Received::Nothing));
-        assert!(streams.recv(&frame(FrameType::RPC_DATA, 3, b"too early")).is_err());
+        assert_eq!(streams.take(&item), Ok(Received::Nothing));
+        assert!(streams.take(&frame(FrameType::RPC_DATA, 3, b"too early")).is_err());
         let end = Frame { flags: FLAG_END, ..frame(FrameType::RPC_DATA, 3, &[]) };
-        assert_eq!(streams.recv(&end), Ok(Received::DataEnd(3)));
-        assert!(streams.recv(&end).is_err());
+        assert_eq!(streams.event(&end), Ok(Some(Event::DataEnd(3))));
+        assert!(streams.take(&end).is_err());
     }
 
     #[test]
     fn after_go_away_new_streams_are_refused() {
         let mut streams = ServerStreams::new(&Limits::default());
-        streams.recv(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
+        streams.take(&frame(FrameType::RPC_CALL, 1, &call())).unwrap();
         assert_eq!(streams.go_away(), 1);
-        let refused = streams.recv(&frame(FrameType::RPC_CALL, 3, &call())).unwrap();
+        let refused = streams.take(&frame(FrameType::RPC_CALL, 3, &call())).unwrap();
         assert!(matches!(refused, Received::Refuse(3, ErrorCode::GOING_AWAY, _)));
     }
 
     #[test]
     fn an_envelope_that_does_not_verify_refuses_the_stream_only() {
         let mut streams = ServerStreams::new(&Limits::default());
-        let refused = streams.recv(&frame(FrameType::RPC_CALL, 1, b"garbage"));
+        let refused = streams.take(&frame(FrameType::RPC_CALL, 1, b"garbage"));
         assert!(matches!(refused, Ok(Received::Refuse(1, ErrorCode::INVALID_REQUEST, _))));
     }
 }
