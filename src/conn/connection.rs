@@ -228,6 +228,7 @@ impl Connection {
         let handshake_deadline = self.handshake_deadline();
         match &mut self.phase {
             Phase::Open(session) if session.is_proved() => {
+                session.outbound.rest();
                 if session.heartbeat.is_peer_silent(now) {
                     return self.fail(ConnectionError::IdleTimeout);
                 }

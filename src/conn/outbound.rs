@@ -98,8 +98,10 @@ enum Ready {
     Long(Queued),
 }
 
-/// What a run keeps of its memory while it waits for frames: an idle connection has so much.
+/// What a run keeps of its memory on a connection that is at rest.
 const RUN_KEPT: usize = 256;
+/// The same on a busy one, which would give it back and ask for it again with each record: the frames of one.
+const RUN_KEPT_BUSY: usize = RECORD_PLAINTEXT_MAX;
 
 /// The queue. Messages of one stream leave in order and do not interleave; messages of different streams do.
 ///
@@ -317,7 +319,7 @@ impl Outbound {
     /// Takes the run off the front, which is sent, and keeps some of its memory.
     fn keep_run(&mut self) {
         if let Some(Ready::Run(mut run)) = self.ready.pop_front()
-            && run.frames.capacity() <= RUN_KEPT
+            && run.frames.capacity() <= RUN_KEPT_BUSY
         {
             run.frames.clear();
             self.spare = Run { frames: run.frames, sent: 0 };
@@ -355,6 +357,13 @@ impl Outbound {
             self.append(&queued);
         }
         self.let_waiting_in();
+    }
+
+    /// Gives back what it keeps for a busy connection.
+    pub(super) fn rest(&mut self) {
+        if self.spare.frames.capacity() > RUN_KEPT {
+            self.spare = Run::default();
+        }
     }
 
     /// Control frames that wait.
@@ -473,6 +482,23 @@ mod tests {
         let frames = drain(&mut outbound, 65_519);
         assert_eq!(frames.iter().position(|frame| frame.1 == 7), Some(2));
         assert_eq!(frames.iter().position(|frame| frame.1 == 5), Some(129));
+    }
+
+    #[test]
+    fn a_connection_at_rest_keeps_little() {
+        let mut outbound = Outbound::default();
+        let send = |outbound: &mut Outbound, messages: u32, len| {
+            for stream in 0..messages {
+                outbound.push(stream * 2 + 1, FrameType::RPC_CALL, Bytes::from(vec![0; len]));
+            }
+            drain(outbound, RECORD_PLAINTEXT_MAX);
+            outbound.spare.frames.capacity()
+        };
+        assert!((1..=RUN_KEPT).contains(&send(&mut outbound, 1, 100)));
+        assert!(send(&mut outbound, 64, 100) >= 64 * 100, "it is needed again at once");
+        outbound.rest();
+        assert!(outbound.spare.frames.capacity() <= RUN_KEPT);
+        assert!(send(&mut outbound, 1_000, 200) <= RUN_KEPT_BUSY, "that was more than a record");
     }
 
     #[test]
