@@ -243,7 +243,7 @@ fn call(router: &Router, caller: &Arc<Caller>, method: &str, args: &'static str)
         idempotency_key: None,
         items: Items::default(),
     };
-    match router.dispatch(context, call) {
+    match router.dispatch(&context, call) {
         Reply::Ready(answer) => answer.map(|answer| answer.result),
         Reply::Pending(_) => panic!("sys methods are ready at once"),
     }

@@ -52,7 +52,7 @@ impl Client {
             idempotency_key: None,
             items: Items::default(),
         };
-        self.router.dispatch(context, call).await.map(|answer| answer.result)
+        self.router.dispatch(&context, call).await.map(|answer| answer.result)
     }
 
     async fn call(&self, method: &str, args: Value) -> Value {

@@ -286,7 +286,7 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
                     idempotency_key: None,
                     items: Default::default(),
                 };
-                assert!(matches!(router.dispatch(context, call), Reply::Ready(Ok(_))));
+                assert!(matches!(router.dispatch(&context, call), Reply::Ready(Ok(_))));
             }
         })
     }));

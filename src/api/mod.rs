@@ -59,9 +59,9 @@ pub fn router(store: &Store, clock: Arc<dyn Clock>) -> Router {
         .method("table.batch", batching(store))
         .method(PUBLISH, writing(store, Method::Publish))
         .method("tx.begin", on(store, transactions::begin))
-        .method("tx.commit", |context: Context, call: Call| transactions::commit(&context, &call))
-        .method("tx.rollback", |context: Context, call: Call| transactions::roll_back(&context, &call))
-        .method("tx.status", |context: Context, call: Call| transactions::status(&context, &call))
+        .method("tx.commit", |context: &Context, call: Call| transactions::commit(context, &call))
+        .method("tx.rollback", |context: &Context, call: Call| transactions::roll_back(context, &call))
+        .method("tx.status", |context: &Context, call: Call| transactions::status(context, &call))
         .method("tx.minActiveTxid", on(store, transactions::min_active))
         .build()
         .expect("every name is given once in this function")
@@ -79,11 +79,11 @@ fn with_sys(
     builder
         .check(|context, call| context.caller.authorise_call(&call.method))
         .method_with_items("sys.echo", CLIENT_ITEMS | SERVER_ITEMS, echo)
-        .method("sys.info", move |context: Context, call: Call| sys::info(&clock, &context, &call))
+        .method("sys.info", move |context: &Context, call: Call| sys::info(&clock, context, &call))
 }
 
 /// `sys.echo`: at once without items.
-fn echo(context: Context, mut call: Call) -> Reply {
+fn echo(context: &Context, mut call: Call) -> Reply {
     match std::mem::take(&mut call.items) {
         Items { client: None, server: None } => sys::echo(context, call).into(),
         items => match streams::check_args(&call) {
@@ -94,17 +94,19 @@ fn echo(context: Context, mut call: Call) -> Reply {
 }
 
 /// `table.query`: a page in the answer, or everything as items.
-fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn query(store: &Store) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, mut call| {
+    move |context: &Context, mut call| {
         let in_transaction = args::sid(&call);
         match (call.items.server.take(), in_transaction) {
             (_, Err(status)) => Reply::Ready(Err(status)),
-            (None, Ok(None)) => Reply::pending(tables::query(scoped(&store, &context), context, call)),
-            (Some(items), Ok(None)) => Reply::pending(streams::query(store.clone(), context, call, items)),
+            (None, Ok(None)) => Reply::pending(tables::query(scoped(&store, context), context.clone(), call)),
+            (Some(items), Ok(None)) => {
+                Reply::pending(streams::query(store.clone(), context.clone(), call, items))
+            }
             (items, Ok(Some(sid))) => {
                 let inner = context.clone();
-                within(&context, &sid, call, false, move |store, call| match items {
+                within(context, &sid, call, false, move |store, call| match items {
                     None => tables::query(store, inner, call).boxed(),
                     Some(items) => streams::query(store, inner, call, items).boxed(),
                 })
@@ -114,34 +116,34 @@ fn query(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'stat
 }
 
 /// `changes.read`: always with items.
-fn changes(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn changes(store: &Store) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, mut call| match call.items.server.take() {
-        Some(items) => Reply::pending(changes::read(scoped(&store, &context), context, call, items)),
+    move |context: &Context, mut call| match call.items.server.take() {
+        Some(items) => Reply::pending(changes::read(scoped(&store, context), context.clone(), call, items)),
         None => Reply::Ready(Err(Status::invalid("`changes.read` gives its changes as items"))),
     }
 }
 
 /// `table.import`: each document by itself, or all in the caller's transaction.
-fn import(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn import(store: &Store) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, call| match args::sid(&call) {
+    move |context: &Context, call| match args::sid(&call) {
         Err(status) => Reply::Ready(Err(status)),
-        Ok(None) => Reply::pending(streams::import(scoped(&store, &context), context, call)),
+        Ok(None) => Reply::pending(streams::import(scoped(&store, context), context.clone(), call)),
         Ok(Some(sid)) => {
             let inner = context.clone();
-            within(&context, &sid, call, true, move |store, call| streams::import(store, inner, call).boxed())
+            within(context, &sid, call, true, move |store, call| streams::import(store, inner, call).boxed())
         }
     }
 }
 
 /// `table.batch`: in a transaction of its own, or in the caller's.
-fn batching(store: &Store) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn batching(store: &Store) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, call| match args::sid(&call) {
+    move |context: &Context, call| match args::sid(&call) {
         Err(status) => Reply::Ready(Err(status)),
-        Ok(None) => Reply::pending(batch::batch(scoped(&store, &context), context, call)),
-        Ok(Some(sid)) => batch::within(&context, &call, &sid),
+        Ok(None) => Reply::pending(batch::batch(scoped(&store, context), context.clone(), call)),
+        Ok(Some(sid)) => batch::within(context, &call, &sid),
     }
 }
 
@@ -155,50 +157,51 @@ where
 }
 
 /// A handler that awaits the store.
-fn on<F, W>(store: &Store, method: F) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static
+fn on<F, W>(store: &Store, method: F) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static
 where
     F: Fn(Store, Context, Call) -> W + Send + Sync + 'static,
     W: Future<Output = Result<bytes::Bytes, Status>> + Send + 'static,
 {
     let store = store.clone();
-    move |context, call| Reply::pending(method(scoped(&store, &context), context, call))
+    move |context: &Context, call| Reply::pending(method(scoped(&store, context), context.clone(), call))
 }
 
 /// A handler that reads.
-fn reading(store: &Store, method: Method) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn reading(store: &Store, method: Method) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, call| match args::sid(&call) {
+    move |context: &Context, call| match args::sid(&call) {
         Err(status) => Reply::Ready(Err(status)),
-        Ok(None) => Reply::pending(method.run(scoped(&store, &context), context, call)),
+        Ok(None) => Reply::pending(method.run(scoped(&store, context), context.clone(), call)),
         Ok(Some(sid)) => document(method, context, call, &sid),
     }
 }
 
 /// A method on documents in a transaction of the caller.
-fn document(method: Method, context: Context, call: Call, sid: &str) -> Reply {
+fn document(method: Method, context: &Context, call: Call, sid: &str) -> Reply {
     let inner = context.clone();
-    within(&context, sid, call, method.writes(), move |store, call| method.run(store, inner, call).boxed())
+    within(context, sid, call, method.writes(), move |store, call| method.run(store, inner, call).boxed())
 }
 
 /// A handler that writes: once, when the call has a name.
-fn writing(store: &Store, method: Method) -> impl Fn(Context, Call) -> Reply + Send + Sync + 'static {
+fn writing(store: &Store, method: Method) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'static {
     let store = store.clone();
-    move |context, call| {
+    move |context: &Context, call| {
         match args::sid(&call) {
             Err(status) => return Reply::Ready(Err(status)),
             Ok(Some(sid)) => return document(method, context, call, &sid),
             Ok(None) => {}
         }
-        let store = scoped(&store, &context);
+        let store = scoped(&store, context);
         if call.idempotency_key.is_none() {
-            return Reply::pending(method.run(store, context, call));
+            return Reply::pending(method.run(store, context.clone(), call));
         }
         let key = args::text(&call)
-            .and_then(|args| method.authorise(&context, args))
-            .and_then(|()| idempotent::key_of(&context, &call));
+            .and_then(|args| method.authorise(context, args))
+            .and_then(|()| idempotent::key_of(context, &call));
         match key {
-            Ok(None) => Reply::pending(method.run(store, context, call)),
+            Ok(None) => Reply::pending(method.run(store, context.clone(), call)),
             Ok(Some(key)) => {
+                let context = context.clone();
                 let body: idempotent::Body =
                     Arc::new(move |store| method.run(store, context.clone(), call.without_items()).boxed());
                 Reply::pending(async move { idempotent::once(&store, key, Isolation::Statement, body).await })

@@ -29,10 +29,10 @@ pub trait Clock: Send + Sync + 'static {
 }
 
 /// `sys.echo {..}`: the same object, byte for byte, and the call's metadata as trailers: what the other side sees of both.
-pub(super) fn echo(context: Context, call: Call) -> Result<Answer, Status> {
+pub(super) fn echo(context: &Context, call: Call) -> Result<Answer, Status> {
     args::check_object(&call)?;
     let result = if call.args.is_empty() { Bytes::from_static(b"{}") } else { call.args };
-    Ok(Answer { result, trailers: context.metadata })
+    Ok(Answer { result, trailers: context.metadata.clone() })
 }
 
 /// `sys.info`: `{name, version, protocol, server_time_ms, uptime_ms, cpu_ms?, rss_bytes?, connection, principal}`.

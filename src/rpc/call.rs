@@ -64,8 +64,8 @@ pub type CancelSignal = Arc<SetOnce<()>>;
 
 /// Who calls, over which connection, and how long the answer may take.
 ///
-/// `C` is the caller: the identity of the connection and whatever is needed to judge it. It is cloned for each call, so
-/// it should be an `Arc`.
+/// `C` is the caller: the identity of the connection and whatever is needed to judge it. It is cloned for each call that has
+/// to wait, so it should be an `Arc`.
 #[derive(Debug, Clone)]
 pub struct Context<C> {
     /// Who calls.

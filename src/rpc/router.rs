@@ -48,7 +48,7 @@ impl Future for Reply {
 /// Names are hashed for each call, and they are the program's own: nobody can choose some that collide.
 type ByName<T> = HashMap<Box<str>, T, foldhash::fast::RandomState>;
 
-type Handler<C> = Box<dyn Fn(Context<C>, Call) -> Reply + Send + Sync>;
+type Handler<C> = Box<dyn Fn(&Context<C>, Call) -> Reply + Send + Sync>;
 type Check<C> = Box<dyn Fn(&Context<C>, &Call) -> Result<(), Status> + Send + Sync>;
 
 /// The methods of a server and the checks before them.
@@ -73,9 +73,9 @@ impl<C> Router<C> {
     /// Runs the checks in their order, then the method's handler.
     ///
     /// The checks come before the look-up: whoever may not call a method gets the same answer whether it exists or not.
-    pub fn dispatch(&self, context: Context<C>, call: Call) -> Reply {
+    pub fn dispatch(&self, context: &Context<C>, call: Call) -> Reply {
         for check in &self.checks {
-            if let Err(status) = check(&context, &call) {
+            if let Err(status) = check(context, &call) {
                 return Reply::Ready(Err(status));
             }
         }
@@ -123,12 +123,12 @@ impl<C> RouterBuilder<C> {
         self
     }
 
-    /// Adds a method without items.
+    /// Adds a method without items. A handler that has to wait clones the context.
     #[must_use]
     pub fn method<R: Into<Reply>>(
         self,
         name: &str,
-        handler: impl Fn(Context<C>, Call) -> R + Send + Sync + 'static,
+        handler: impl Fn(&Context<C>, Call) -> R + Send + Sync + 'static,
     ) -> Self {
         self.method_with_items(name, 0, handler)
     }
@@ -140,9 +140,9 @@ impl<C> RouterBuilder<C> {
         mut self,
         name: &str,
         items: u8,
-        handler: impl Fn(Context<C>, Call) -> R + Send + Sync + 'static,
+        handler: impl Fn(&Context<C>, Call) -> R + Send + Sync + 'static,
     ) -> Self {
-        let handler: Handler<C> = Box::new(move |context, call| handler(context, call).into());
+        let handler: Handler<C> = Box::new(move |context: &Context<C>, call| handler(context, call).into());
         if self.methods.insert(name.into(), Method { handler, items }).is_some() {
             self.duplicate = Some(DuplicateMethod(name.to_owned()));
         }
@@ -198,19 +198,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_ready_answer_is_ready_and_a_pending_one_arrives() {
-        assert!(matches!(router().dispatch(context("ann"), call("echo")), Reply::Ready(Ok(_))));
-        let reply = router().dispatch(context("ann"), call("later"));
+        assert!(matches!(router().dispatch(&context("ann"), call("echo")), Reply::Ready(Ok(_))));
+        let reply = router().dispatch(&context("ann"), call("later"));
         assert!(matches!(reply, Reply::Pending(_)));
         assert_eq!(reply.await, Ok(Bytes::from_static(b"{}").into()));
     }
 
     #[tokio::test]
     async fn who_is_refused_cannot_tell_whether_a_method_exists() {
-        let known = router().dispatch(context("eve"), call("echo")).await;
-        let unknown = router().dispatch(context("eve"), call("nothing")).await;
+        let known = router().dispatch(&context("eve"), call("echo")).await;
+        let unknown = router().dispatch(&context("eve"), call("nothing")).await;
         assert_eq!(known, unknown);
         assert_eq!(known.expect_err("refused").code, ErrorCode::FORBIDDEN);
-        let status = router().dispatch(context("ann"), call("no\nthing")).await.expect_err("unknown");
+        let status = router().dispatch(&context("ann"), call("no\nthing")).await.expect_err("unknown");
         assert_eq!(status.code, ErrorCode::NOT_FOUND);
         assert_eq!(status.message, "there is no method `no\\u{a}thing`");
     }
@@ -218,7 +218,7 @@ mod tests {
     #[tokio::test]
     async fn a_method_without_items_refuses_a_call_with_items() {
         let router = Router::builder()
-            .method("none", |_: Context<&'static str>, call: Call| Ok(call.args))
+            .method("none", |_: &Context<&'static str>, call: Call| Ok(call.args))
             .method_with_items("down", SERVER_ITEMS, |_, call: Call| Ok(call.args))
             .build()
             .expect("no name twice");
@@ -231,7 +231,7 @@ mod tests {
             ("down", SERVER_ITEMS | CLIENT_ITEMS, false),
         ] {
             let (items, _pipes) = items(directions, &Default::default());
-            let reply = router.dispatch(context("ann"), Call { items, ..call(method) }).await;
+            let reply = router.dispatch(&context("ann"), Call { items, ..call(method) }).await;
             assert_eq!(reply.is_ok(), is_taken, "{method} {directions}");
             assert!(reply.is_ok() || reply.is_err_and(|status| status.code == ErrorCode::INVALID_REQUEST));
         }

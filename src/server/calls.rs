@@ -2,12 +2,11 @@
 
 use super::running::Running;
 use crate::{
-    rpc::{Answer, CancelSignal, Reply, Status},
+    rpc::{Answer, CancelSignal, Status},
     wire::ErrorCode,
 };
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -101,44 +100,13 @@ fn timeout() -> Status {
 #[derive(Default)]
 pub(super) struct Calls {
     running: Running<Next>,
-    /// The signal of the call that is dispatched next; calls that are answered at once leave it for another one.
-    spare: CancelSignal,
-}
-
-/// What came of a dispatch.
-pub(super) enum Started {
-    /// The answer was there at once.
-    Answer(Result<Answer, Status>),
-    /// It will come out of [`Calls::next`].
-    Pending,
 }
 
 impl Calls {
-    /// The signal for a call that is about to be dispatched and then given to [`start`](Self::start).
-    pub(super) fn signal(&mut self) -> CancelSignal {
-        if Arc::strong_count(&self.spare) > 1 {
-            self.spare = CancelSignal::default();
-        }
-        Arc::clone(&self.spare)
-    }
-
-    /// Starts a call whose answer may take until `now + deadline`.
-    pub(super) fn start(&mut self, stream: u32, reply: Reply, deadline: Duration) -> Started {
-        match reply {
-            Reply::Ready(result) => Started::Answer(result),
-            Reply::Pending(work) => {
-                let timer = Box::pin(tokio::time::sleep_until(Instant::now() + deadline));
-                let cancelled = std::mem::take(&mut self.spare);
-                self.running.push(Next(Some(InFlight {
-                    stream,
-                    work,
-                    cancelled,
-                    timer,
-                    phase: Phase::InTime,
-                })));
-                Started::Pending
-            }
-        }
+    /// Waits for the work of a call, which may take until `now + deadline`, and is told to stop by `cancelled`.
+    pub(super) fn start(&mut self, stream: u32, work: Work, cancelled: CancelSignal, deadline: Duration) {
+        let timer = Box::pin(tokio::time::sleep_until(Instant::now() + deadline));
+        self.running.push(Next(Some(InFlight { stream, work, cancelled, timer, phase: Phase::InTime })));
     }
 
     /// Tells a call to stop. It is answered when it has.
@@ -189,7 +157,7 @@ mod tests {
             finished.await.expect("the sender lives");
             Ok(Answer::default())
         };
-        calls.start(1, Reply::Pending(Box::pin(work)), Duration::from_secs(1));
+        calls.start(1, Box::pin(work), CancelSignal::default(), Duration::from_secs(1));
         let (stream, result) = calls.next().await;
         assert_eq!((stream, result.unwrap_err().code), (1, ErrorCode::TIMEOUT));
         assert_eq!(calls.len(), 1);
@@ -200,11 +168,11 @@ mod tests {
     }
 
     /// Work that says CANCELLED when it is told to stop, after another moment.
-    fn stoppable(signal: CancelSignal) -> Reply {
-        Reply::pending(async move {
+    fn stoppable(signal: CancelSignal) -> Work {
+        Box::pin(async move {
             signal.wait().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
-            Err::<Answer, _>(Status::new(ErrorCode::CANCELLED, "stopped"))
+            Err(Status::new(ErrorCode::CANCELLED, "stopped"))
         })
     }
 
@@ -212,8 +180,8 @@ mod tests {
     async fn a_call_that_is_cancelled_or_out_of_time_is_told_to_stop_and_then_answered() {
         let mut calls = Calls::default();
         for stream in [1, 3] {
-            let signal = calls.signal();
-            calls.start(stream, stoppable(signal), Duration::from_secs(1));
+            let signal = CancelSignal::default();
+            calls.start(stream, stoppable(signal.clone()), signal, Duration::from_secs(1));
         }
         calls.cancel(3);
         assert_eq!(calls.len(), 2, "it has not stopped");
@@ -222,14 +190,5 @@ mod tests {
         let (stream, result) = calls.next().await;
         assert_eq!((stream, result.unwrap_err().code, calls.len()), (1, ErrorCode::TIMEOUT, 0));
         calls.cancel(3);
-    }
-
-    #[test]
-    fn the_signal_of_a_call_that_was_answered_at_once_is_used_again() {
-        let mut calls = Calls::default();
-        let first = Arc::as_ptr(&calls.signal());
-        let second = calls.signal();
-        assert_eq!(first, Arc::as_ptr(&second));
-        assert_ne!(first, Arc::as_ptr(&calls.signal()), "somebody kept it");
     }
 }

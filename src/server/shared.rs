@@ -1,7 +1,7 @@
 //! What every connection of the daemon has in common.
 
 use super::{admission::Admission, alarms::Bells, clock::DaemonClock, config::Config};
-use crate::{api, auth::AccessHandle, conn::ServerConfig, rpc::ConnectionId, store::feed::Feed};
+use crate::{api, auth::AccessHandle, conn::ServerConfig, store::feed::Feed};
 use std::{
     sync::{
         Arc,
@@ -57,11 +57,4 @@ impl Drop for Counted {
     fn drop(&mut self) {
         (self.which)(&self.shared.counters).fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// Whom a connection belongs to.
-#[derive(Clone)]
-pub(super) struct Established {
-    pub(super) caller: Arc<api::Caller>,
-    pub(super) id: ConnectionId,
 }

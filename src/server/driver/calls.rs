@@ -3,9 +3,8 @@
 use super::{Driver, flows};
 use crate::{
     api,
-    rpc::{Answer, Call, Context, Status},
+    rpc::{Answer, Call, Reply, Status},
     server::{
-        calls::Started,
         messages::{rpc_error, rpc_response},
         stages::Stopwatch,
         transport::{ReadHalf, WriteHalf},
@@ -19,26 +18,22 @@ use std::time::Duration;
 
 impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     pub(super) fn on_call(&mut self, stream: u32, call: RpcCall, opened_at: Duration) {
-        let Some(established) = self.established.clone() else { return };
-        if self.calls.len() >= usize::from(self.shared.config.limits.calls_per_connection) {
+        let Some(context) = &mut self.established else { return };
+        let limits = &self.shared.config.limits;
+        if self.calls.len() >= usize::from(limits.calls_per_connection) {
             let message = "too many calls are still running on this connection";
             self.answer(stream, Err(Status::new(ErrorCode::RATE_LIMITED, message)));
             return;
         }
-        let limits = &self.shared.config.limits;
         let limit = if call.streams == 0 { limits.call_deadline } else { limits.stream_deadline }.get();
         let deadline = match call.deadline_ms {
             0 => limit,
             ms => Duration::from_millis(ms.into()).min(limit),
         };
-        let context = Context {
-            caller: established.caller,
-            connection: established.id,
-            deadline: Some(deadline),
-            cancelled: self.calls.signal(),
-            metadata: call.metadata,
-        };
+        context.deadline = Some(deadline);
+        context.metadata = call.metadata;
         let stopwatch = call.times.then(|| Stopwatch::start(&self.shared.clock, self.read_at, opened_at));
+        let has_items = call.streams != 0;
         let call = Call {
             method: call.method,
             encoding: call.encoding,
@@ -47,14 +42,21 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             items: self.flows.open(stream, call.streams, deadline),
         };
         let reply = self.shared.router.dispatch(context, call);
+        context.metadata = Vec::new();
         let reply = match stopwatch {
             Some(stopwatch) => stopwatch.follow(reply),
             None => reply,
         };
-        match self.calls.start(stream, reply, deadline) {
-            Started::Answer(result) => self.finish(stream, result),
-            // From here on its items are waited for.
-            Started::Pending => self.advance(stream),
+        match reply {
+            Reply::Ready(result) if has_items => self.finish(stream, result),
+            Reply::Ready(result) => self.answer(stream, result),
+            Reply::Pending(work) => {
+                // From here on it is that of this call; those that are answered at once leave it for the next one.
+                let cancelled = std::mem::take(&mut context.cancelled);
+                self.calls.start(stream, work, cancelled, deadline);
+                // And its items are waited for.
+                self.advance(stream);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     calls::Calls,
     clock,
     flows::{self, Flows},
-    shared::{Counted, Established, Shared},
+    shared::{Counted, Shared},
     subscriptions::{Output, Subscriptions, authorise_source},
     timer::Timer,
     transport::{LINGER, ReadHalf, WriteHalf},
@@ -22,7 +22,7 @@ use crate::{
     api,
     auth::{self, Principal},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
-    rpc::{Answer, ConnectionId, Status, Untrusted},
+    rpc::{Answer, CancelSignal, ConnectionId, Status, Untrusted},
     wire::ErrorCode,
 };
 use futures_util::FutureExt;
@@ -83,7 +83,8 @@ struct Driver<R, W> {
     writer: W,
     /// Until the handshake is done; on the heap, because it is long gone when memory counts.
     half_open: Option<Box<HalfOpen>>,
-    established: Option<Established>,
+    /// Whom the connection belongs to; the rest of it is set for each call.
+    established: Option<api::Context>,
     calls: Calls,
     flows: Flows,
     subscriptions: Subscriptions,
@@ -332,12 +333,18 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         let mut caller = api::Caller::new(principal, self.shared.access.clone());
         caller.transactions =
             api::Transactions::at_most(self.shared.config.limits.transactions_per_connection);
-        self.established = Some(Established { caller: Arc::new(caller), id });
+        self.established = Some(api::Context {
+            caller: Arc::new(caller),
+            connection: id,
+            deadline: None,
+            cancelled: CancelSignal::default(),
+            metadata: Vec::new(),
+        });
     }
 
     /// The rules changed: the connection and each subscription are judged anew.
     fn recheck_access(&mut self) {
-        let Some(Established { caller, .. }) = self.established.clone() else { return };
+        let Some(caller) = self.established.as_ref().map(|context| context.caller.clone()) else { return };
         let access = caller.access.load();
         if let Err(denied) = auth::authorise_connection(&access, &caller.principal) {
             self.connection.close(denied.code, &denied.message);

@@ -2,11 +2,12 @@
 
 use super::Driver;
 use crate::{
+    api,
     conn::ApiMisuse,
     rpc::Status,
     server::{
         messages::{end_status, event_message, prepared_event, rpc_error, source},
-        shared::{Counted, Established},
+        shared::Counted,
         subscriptions::{Output, authorise_source},
         transport::{ReadHalf, WriteHalf},
     },
@@ -89,7 +90,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// Every batch of events is judged by the rules of its moment.
     pub(super) fn authorise_events(&self, stream: u32) -> Result<(), Status> {
         match (&self.established, self.subscriptions.source(stream)) {
-            (Some(Established { caller, .. }), Some(source)) => {
+            (Some(api::Context { caller, .. }), Some(source)) => {
                 Ok(authorise_source(&caller.access.load(), &caller.principal, source)?)
             }
             _ => Ok(()),
