@@ -250,7 +250,7 @@ impl Calls {
             has_unsent |= !was_sent;
             let was_taken = last_taken.is_none_or(|last| stream <= last);
             if was_sent && was_taken {
-                Self::complete(&mut self.woken, &call, Err(Failure::Lost(cause.clone())));
+                Self::complete(&mut self.woken, &call, Err(Failure::Lost(Box::new(cause.clone()))));
             } else {
                 self.make_again(call);
             }

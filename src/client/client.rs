@@ -120,7 +120,7 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub async fn call_with(&self, method: &str, args: Json, options: CallOptions) -> Result<Json, Error> {
-        self.call_response(method, args, options).await.map(|response| response.result)
+        self.attempts(method, args, options).await.map(|response| response.result)
     }
 
     /// Calls a method and gives the whole answer: the result, the trailers and how many attempts it took.
@@ -155,19 +155,20 @@ impl Client {
         let mut attempts = Attempts::new(policy, &handle.retries, call.deadline);
         loop {
             let started = poll_fn(|context| handle.start(&mut call, now, context.waker()).into());
-            let (outcome, is_repeated) = match started.await {
-                Some(mut answer) => (poll_fn(|context| answer.poll_outcome(context)).await, true),
-                None => (Err(Failure::NotTaken), false),
+            let (failure, is_repeated) = match started.await {
+                Some(mut answer) => match poll_fn(|context| answer.poll_outcome(context)).await {
+                    Ok(response) => return Ok(Response::new(response, attempts.made())),
+                    Err(failure) => (failure, true),
+                },
+                None => (Failure::NotTaken, false),
             };
-            let outcome = match outcome {
-                Ok(response) => Ok(response),
+            let error = match failure {
                 // A future that most calls have no need of is kept off this one.
-                Err(Failure::NotTaken) => Box::pin(handle.wait_in_line(&mut call, is_repeated)).await,
-                Err(failure) => Err(failure.into_error(method)),
-            };
-            let error = match outcome {
-                Ok(response) => return Ok(Response::new(response, attempts.made())),
-                Err(error) => error,
+                Failure::NotTaken => match Box::pin(handle.wait_in_line(&mut call, is_repeated)).await {
+                    Ok(response) => return Ok(Response::new(response, attempts.made())),
+                    Err(error) => error,
+                },
+                failure => failure.into_error(method),
             };
             let pause = attempts.after(error, &call.call, Instant::now())?;
             tracing::debug!(method, attempt = attempts.made(), ?pause, "a call is sent again");

@@ -19,13 +19,13 @@ use tokio::time::Instant;
 /// How a call ended.
 pub(super) type Outcome = Result<RpcResponse, Failure>;
 
-/// Why there is no response.
+/// Why there is no response. Kept short, because each outcome is as long as the longest one.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// What the caller is told.
-    Error(Error),
+    Error(Box<Error>),
     /// The connection was lost with the call on it; it may have run.
-    Lost(ConnectionError),
+    Lost(Box<ConnectionError>),
     /// It has not run: its caller, who kept it, may make it again.
     NotTaken,
 }
@@ -34,8 +34,8 @@ impl Failure {
     /// What the caller of a method is told.
     pub(super) fn into_error(self, method: &str) -> Error {
         match self {
-            Self::Error(error) => error,
-            Self::Lost(cause) => Error::UnknownOutcome { method: method.to_owned(), cause },
+            Self::Error(error) => *error,
+            Self::Lost(cause) => Error::UnknownOutcome { method: method.to_owned(), cause: *cause },
             // The task makes the calls again that it has; those that callers kept are made again by them.
             Self::NotTaken => Error::Closed,
         }
@@ -44,7 +44,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Error(error)
+        Self::Error(Box::new(error))
     }
 }
 
@@ -145,6 +145,14 @@ impl PendingCall {
         Error::Timeout(self.timeout)
     }
 
+    /// The outcome, once, if it is there.
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let outcome = state.outcome.take();
+        state.is_over |= outcome.is_some();
+        outcome
+    }
+
     /// The outcome, once.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Outcome> {
         let mut state = self.lock();
@@ -201,7 +209,9 @@ impl<S: Deref<Target = Signals>> Answer<S> {
         if std::mem::take(&mut self.is_new) {
             return Poll::Pending;
         }
-        let outcome = self.call.poll(context);
+        // Once it is answered nobody else has it.
+        let answered = Arc::get_mut(&mut self.call).and_then(PendingCall::take_outcome);
+        let outcome = answered.map_or_else(|| self.call.poll(context), Poll::Ready);
         self.is_over |= outcome.is_ready();
         outcome
     }
