@@ -13,6 +13,8 @@ use crate::client::Error;
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// Histograms that are filled at the same time; more connections than this share them.
 const SHARDS: usize = 64;
+/// Times that a task keeps before it puts them into its tally.
+const TIMES_TOGETHER: usize = 32;
 /// The unit in which times are recorded: a call in memory takes a few microseconds.
 const UNIT: Duration = Duration::from_nanos(100);
 /// The same, turned around: a time is recorded for each call, and this way without a division of 128 bits.
@@ -153,6 +155,37 @@ impl Shards {
             sum.merge(&shard.lock().unwrap_or_else(PoisonError::into_inner));
         }
         sum
+    }
+}
+
+/// Times of one task on their way to its tally, for which it is locked once for many. They get there when this is dropped.
+pub(super) struct Times<'a> {
+    connection: usize,
+    shards: &'a Shards,
+    times: Vec<Duration>,
+}
+
+impl<'a> Times<'a> {
+    pub(super) fn new(connection: usize, shards: &'a Shards) -> Self {
+        Self { connection, shards, times: Vec::with_capacity(TIMES_TOGETHER) }
+    }
+
+    pub(super) fn add(&mut self, time: Duration) {
+        self.times.push(time);
+        if self.times.len() == TIMES_TOGETHER {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let times = self.times.drain(..);
+        self.shards.with(self.connection, |tally| times.for_each(|time| tally.record(time)));
+    }
+}
+
+impl Drop for Times<'_> {
+    fn drop(&mut self) {
+        self.hand_over();
     }
 }
 
