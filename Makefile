@@ -11,7 +11,7 @@ FAULTS_SECONDS ?= 300
 FAULTS_BUILD ?= --release
 export FAULTS_SECONDS
 
-.PHONY: demo test faults
+.PHONY: demo test faults profiled
 
 demo:
 	.ci/setup
@@ -24,3 +24,8 @@ test:
 faults:
 	.ci/setup
 	cargo test $(FAULTS_BUILD) --locked --test faults -- --ignored --exact for_minutes --nocapture
+
+# The fastest program: built twice, the second time with what a load has shown of the first. Prints where it is.
+profiled:
+	.ci/setup
+	sh benches/profiled.sh
