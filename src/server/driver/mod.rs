@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api,
     auth::{self, Principal},
-    conn::{ApiMisuse, Connection, ConnectionError, Event, Peer},
+    conn::{ApiMisuse, Connection, ConnectionError, Event, Framing, Peer},
     rpc::{Answer, CancelSignal, ConnectionId, Status, Untrusted},
     wire::ErrorCode,
 };
@@ -141,11 +141,12 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// Runs the connection to its end.
     async fn run(&mut self) {
         let result = self.serve().await;
-        if let Err(DriverError::Connection(_)) = &result {
+        if let Err(DriverError::Connection(end)) = &result {
             // A stranger holds no half-open place while we take leave.
             self.half_open = None;
+            let has_peer_said_all = matches!(end, ConnectionError::ClosedByPeer(_));
             // Only at the end: an open connection does not keep room for it.
-            Box::pin(self.say_goodbye()).await;
+            Box::pin(self.say_goodbye(has_peer_said_all)).await;
         }
         log_end(self.peer_address, &result);
     }
@@ -362,8 +363,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         }
     }
 
-    /// Sends what is left to say: after an orderly end everything that is queued, after an error only CLOSE.
-    async fn say_goodbye(&mut self) {
+    /// Sends what is left to say: after an orderly end everything that is queued, after an error only CLOSE. Then takes what
+    /// the peer still sends, because to close with something unread has the system send a reset, which can overtake our CLOSE.
+    async fn say_goodbye(&mut self, has_peer_said_all: bool) {
         let said = tokio::time::timeout(self.shared.config.limits.write_deadline.get(), async {
             // The very last is left to `finish`, so that it can go together with the end.
             loop {
@@ -376,7 +378,10 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             self.writer.finish().await
         });
         // The peer may be gone: then there is nobody to tell.
-        if let Ok(Ok(())) = said.await {
+        let is_said = matches!(said.await, Ok(Ok(())));
+        // Its CLOSE was the last of it; a WebSocket has a message of its own behind that.
+        let is_all_read = has_peer_said_all && R::FRAMING == Framing::Stream;
+        if is_said && !is_all_read {
             let _hung_up = tokio::time::timeout(LINGER, self.reader.discard()).await;
         }
     }
