@@ -1,8 +1,11 @@
 #!/bin/sh
-# Builds raystream with its hot paths laid out as a load uses them (profile-guided optimisation): builds it with counters,
-# runs the scenarios of `raystream bench` against it, and builds it again with what was counted. Run by `make profiled`.
+# Builds a program with its hot paths laid out as a load uses them (profile-guided optimisation): builds it with counters,
+# puts it under load, and builds it again with what was counted.
 #
-# The program is left in the target folder as `profiled/raystream`. Takes two builds of the profile `dist` and a minute.
+#   benches/profiled.sh            raystream, under the scenarios of `raystream bench`; run by `make profiled`
+#   benches/profiled.sh peers      what the end_to_end benchmark compares it with, under that benchmark
+#
+# The program is left in the target folder under `profiled/`. Takes two builds as one piece and a minute.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,12 +29,31 @@ raw=$target/counted merged=$target/counted.profdata
 
 # With --target, so that flags reach the program alone and not what builds it.
 build() {
-    RUSTFLAGS="${RUSTFLAGS:-} $1" cargo build --profile dist --locked --bin raystream --target "$host" --target-dir "$target"
+    flags=$1
+    shift
+    RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --locked --target "$host" "$@"
 }
+
+# What the benchmark is compared with is built for it in one release profile.
+if [ "${1:-}" = peers ]; then
+    [ -x "$target/raystream" ] || { say "profiled: build raystream first (make profiled)"; exit 1; }
+    raw=$target/counted-peers merged=$target/counted-peers.profdata
+    peers() { build "$1" --release --manifest-path benches/end_to_end/Cargo.toml --target-dir "$target/end_to_end"; }
+    built=$target/end_to_end/$host/release/raystream-end-to-end
+    rm -rf "$raw"
+    peers "-Cprofile-generate=$raw"
+    "$built" --raystream "$target/raystream" --quick --rounds 1 >&2
+    "$profdata" merge --output="$merged" "$raw"
+    peers "-Cprofile-use=$merged"
+    cp "$built" "$target/raystream-end-to-end"
+    printf '%s\n' "$target/raystream-end-to-end"
+    exit 0
+fi
 
 say "profiled: building with counters"
 rm -rf "$raw"
-build "-Cprofile-generate=$raw"
+ours() { build "$1" --profile dist --bin raystream --target-dir "$target"; }
+ours "-Cprofile-generate=$raw"
 raystream=$target/$host/dist/raystream
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/raystream-profile.XXXXXX")
@@ -87,6 +109,6 @@ stop
 "$profdata" merge --output="$merged" "$raw"
 
 say "profiled: building with what was counted"
-build "-Cprofile-use=$merged"
+ours "-Cprofile-use=$merged"
 cp "$raystream" "$target/raystream"
 printf '%s\n' "$target/raystream"
