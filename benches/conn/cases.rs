@@ -268,17 +268,17 @@ fn dispatch_cases(cases: &mut Vec<Case>) {
     cases.push(case("dispatch: sys.echo of 64 bytes".into(), "call", || {
         let router = sys_router(Arc::new(Stopped));
         let access = AccessHandle::new(Access::everything());
-        let caller = Arc::new(Caller::new(Principal::from_handshake(None), access));
+        // As the daemon has it: one for a connection.
+        let context = Context {
+            caller: Arc::new(Caller::new(Principal::from_handshake(None), access)),
+            connection: ConnectionId([7; 16]),
+            cancelled: Default::default(),
+            deadline: None,
+            metadata: Vec::new(),
+        };
         let args = Bytes::from(format!("{{\"x\":\"{}\"}}", "x".repeat(56)));
         Box::new(move |n| {
             for _ in 0..n {
-                let context = Context {
-                    caller: Arc::clone(&caller),
-                    connection: ConnectionId([7; 16]),
-                    cancelled: Default::default(),
-                    deadline: None,
-                    metadata: Vec::new(),
-                };
                 let call = Call {
                     method: "sys.echo".into(),
                     encoding: Encoding::Json,
