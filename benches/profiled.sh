@@ -25,36 +25,41 @@ fi
 
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
-raw=$target/counted merged=$target/counted.profdata
 
-# With --target, so that flags reach the program alone and not what builds it.
+# build FOLDER FLAG CARGO_ARGUMENTS...; with --target, so that the flag reaches the program alone and not what builds it.
 build() {
-    flags=$1
-    shift
-    RUSTFLAGS="${RUSTFLAGS:-} $flags" cargo build --locked --target "$host" "$@"
+    folder=$1 flag=$2
+    shift 2
+    RUSTFLAGS="${RUSTFLAGS:-} $flag" cargo build --locked --target "$host" --target-dir "$target/$folder" "$@"
 }
 
-# What the benchmark is compared with is built for it in one release profile.
+# What is built with counters is built again when its source has changed; with what was counted, always: cargo does not see that
+# another count lies at the same place.
+twice() {
+    name=$1 load=$2
+    shift 2
+    raw=$target/$name.counted merged=$target/$name.profdata
+    say "profiled: building $name with counters"
+    rm -rf "$raw" "$target/laid-out"
+    build counting "-Cprofile-generate=$raw" "$@"
+    say "profiled: counting"
+    "$load" "$target/counting/$host"
+    "$profdata" merge --output="$merged" "$raw"
+    say "profiled: building $name with what was counted"
+    build laid-out "-Cprofile-use=$merged" "$@"
+    find "$target/laid-out/$host" -maxdepth 2 -name "$name" -type f -exec cp {} "$target/$name" \;
+    printf '%s\n' "$target/$name"
+}
+
+# What the benchmark compares raystream with is built as one piece in its release profile.
+load_peers() {
+    "$1/release/raystream-end-to-end" --raystream "$target/raystream" --quick --rounds 1 >&2
+}
 if [ "${1:-}" = peers ]; then
     [ -x "$target/raystream" ] || { say "profiled: build raystream first (make profiled)"; exit 1; }
-    raw=$target/counted-peers merged=$target/counted-peers.profdata
-    peers() { build "$1" --release --manifest-path benches/end_to_end/Cargo.toml --target-dir "$target/end_to_end"; }
-    built=$target/end_to_end/$host/release/raystream-end-to-end
-    rm -rf "$raw"
-    peers "-Cprofile-generate=$raw"
-    "$built" --raystream "$target/raystream" --quick --rounds 1 >&2
-    "$profdata" merge --output="$merged" "$raw"
-    peers "-Cprofile-use=$merged"
-    cp "$built" "$target/raystream-end-to-end"
-    printf '%s\n' "$target/raystream-end-to-end"
-    exit 0
+    twice raystream-end-to-end load_peers --release --manifest-path benches/end_to_end/Cargo.toml
+    exit
 fi
-
-say "profiled: building with counters"
-rm -rf "$raw"
-ours() { build "$1" --profile dist --bin raystream --target-dir "$target"; }
-ours "-Cprofile-generate=$raw"
-raystream=$target/$host/dist/raystream
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/raystream-profile.XXXXXX")
 # As root, Postgres runs as another user, who has to pass through.
@@ -70,45 +75,43 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
-"$raystream" dev --listen 127.0.0.1:0 --data "$work/data" >"$work/url" 2>"$work/log" &
-server=$!
-waited=0
-until [ -s "$work/url" ]; do
-    kill -0 "$server" 2>/dev/null && [ "$waited" -lt 600 ] || { cat "$work/log" >&2; say "profiled: the server did not start"; exit 1; }
-    sleep 0.1
-    waited=$((waited + 1))
-done
-tcp=$(head -n 1 "$work/url")
-websocket=raystream+ws:${tcp#raystream:}
-
 count() {
     "$raystream" bench "$@" --duration "${seconds}s" >"$work/bench" 2>&1 || { cat "$work/bench" >&2; say "profiled: bench $* failed"; exit 1; }
 }
 
-say "profiled: counting"
-for url in "$tcp" "$websocket"; do
-    for cipher in chacha aes; do
-        count "$url" echo --cipher "$cipher"
-        count "$url" echo --cipher "$cipher" --in-flight 64
-        count "$url" echo --cipher "$cipher" --connections 16 --in-flight 16
-        count "$url" echo --cipher "$cipher" --payload 1KiB
-        count "$url" bulk --cipher "$cipher" --in-flight 16
+load_raystream() {
+    raystream=$1/dist/raystream
+    "$raystream" dev --listen 127.0.0.1:0 --data "$work/data" >"$work/url" 2>"$work/log" &
+    server=$!
+    waited=0
+    until [ -s "$work/url" ]; do
+        kill -0 "$server" 2>/dev/null && [ "$waited" -lt 600 ] || { cat "$work/log" >&2; say "profiled: the server did not start"; exit 1; }
+        sleep 0.1
+        waited=$((waited + 1))
     done
-done
-count "$tcp" connect
-count "$tcp" idle --connections 200
-count "$tcp" get
-count "$tcp" get --in-flight 64
-count "$tcp" query --in-flight 16
-count "$tcp" set
-count "$tcp" set --connections 16 --in-flight 16
-count "$tcp" sub
-count "$tcp" sub --connections 200 --in-flight 32
-# The counters are written when the program ends.
-stop
-"$profdata" merge --output="$merged" "$raw"
+    tcp=$(head -n 1 "$work/url")
+    websocket=raystream+ws:${tcp#raystream:}
 
-say "profiled: building with what was counted"
-ours "-Cprofile-use=$merged"
-cp "$raystream" "$target/raystream"
-printf '%s\n' "$target/raystream"
+    for url in "$tcp" "$websocket"; do
+        for cipher in chacha aes; do
+            count "$url" echo --cipher "$cipher"
+            count "$url" echo --cipher "$cipher" --in-flight 64
+            count "$url" echo --cipher "$cipher" --connections 16 --in-flight 16
+            count "$url" echo --cipher "$cipher" --payload 1KiB
+            count "$url" bulk --cipher "$cipher" --in-flight 16
+        done
+    done
+    count "$tcp" connect
+    count "$tcp" idle --connections 200
+    count "$tcp" get
+    count "$tcp" get --in-flight 64
+    count "$tcp" query --in-flight 16
+    count "$tcp" set
+    count "$tcp" set --connections 16 --in-flight 16
+    count "$tcp" sub
+    count "$tcp" sub --connections 200 --in-flight 32
+    # The counters are written when the program ends.
+    stop
+}
+
+twice raystream load_raystream --profile dist --bin raystream
