@@ -7,6 +7,7 @@ use crate::{
 };
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,6 +28,13 @@ enum Phase {
     Stopping,
     /// The caller was told. The work goes on and keeps its slot.
     Answered,
+}
+
+/// Leaves the signal of a call that was answered at once to the next one, unless somebody has kept it.
+pub(super) fn reuse(signal: &mut CancelSignal) {
+    if Arc::strong_count(signal) > 1 {
+        *signal = CancelSignal::default();
+    }
 }
 
 /// Work that was started and has not stopped.
@@ -190,5 +198,16 @@ mod tests {
         let (stream, result) = calls.next().await;
         assert_eq!((stream, result.unwrap_err().code, calls.len()), (1, ErrorCode::TIMEOUT, 0));
         calls.cancel(3);
+    }
+
+    #[test]
+    fn the_signal_of_a_call_that_was_answered_at_once_is_used_again() {
+        let mut signal = CancelSignal::default();
+        let first = Arc::as_ptr(&signal);
+        reuse(&mut signal);
+        assert_eq!(first, Arc::as_ptr(&signal));
+        let kept = signal.clone();
+        reuse(&mut signal);
+        assert!(!Arc::ptr_eq(&kept, &signal), "somebody kept it");
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     api,
     rpc::{Answer, Call, Reply, Status},
     server::{
+        calls,
         messages::{rpc_error, rpc_response},
         stages::Stopwatch,
         transport::{ReadHalf, WriteHalf},
@@ -30,6 +31,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             0 => limit,
             ms => Duration::from_millis(ms.into()).min(limit),
         };
+        calls::reuse(&mut context.cancelled);
         context.deadline = Some(deadline);
         context.metadata = call.metadata;
         let stopwatch = call.times.then(|| Stopwatch::start(&self.shared.clock, self.read_at, opened_at));
@@ -51,7 +53,6 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             Reply::Ready(result) if has_items => self.finish(stream, result),
             Reply::Ready(result) => self.answer(stream, result),
             Reply::Pending(work) => {
-                // From here on it is that of this call; those that are answered at once leave it for the next one.
                 let cancelled = std::mem::take(&mut context.cancelled);
                 self.calls.start(stream, work, cancelled, deadline);
                 // And its items are waited for.
