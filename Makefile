@@ -11,7 +11,7 @@ FAULTS_SECONDS ?= 300
 FAULTS_BUILD ?= --release
 export FAULTS_SECONDS
 
-.PHONY: demo test faults profiled profiled-peers
+.PHONY: demo test faults profiled
 
 demo:
 	.ci/setup
@@ -29,7 +29,3 @@ faults:
 profiled:
 	.ci/setup
 	sh benches/profiled.sh
-
-# What `cargo bench --bench end_to_end -- --profiled` compares it with, built the same way.
-profiled-peers:
-	sh benches/profiled.sh peers

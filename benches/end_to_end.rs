@@ -17,33 +17,40 @@ fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_profiled = arguments.iter().any(|argument| argument == "--profiled");
     arguments.retain(|argument| argument != "--profiled");
-    let programs = if is_profiled { profiled(target) } else { built(target) };
-    let Some((raystream, mut peers)) = programs else { return ExitCode::FAILURE };
-    match peers.arg("--raystream").arg(raystream).args(arguments).status() {
+    let Some(raystream) = (if is_profiled { profiled(target) } else { built(target) }) else {
+        return ExitCode::FAILURE;
+    };
+    let status = Command::new(env!("CARGO"))
+        .args(["run", "--release", "--locked", "--quiet", "--manifest-path"])
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/end_to_end/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(target.join("end_to_end"))
+        .args(["--", "--raystream"])
+        .arg(raystream)
+        .args(arguments)
+        .status();
+    match status {
         Ok(status) if status.success() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("the benchmark cannot be run: {error}");
+            eprintln!("cargo cannot be run: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// raystream and its peers as `make profiled profiled-peers` has left them.
-fn profiled(target: &Path) -> Option<(PathBuf, Command)> {
-    let [raystream, peers] =
-        ["raystream", "raystream-end-to-end"].map(|name| target.join("profiled").join(name));
-    for program in [&raystream, &peers] {
-        if !program.exists() {
-            eprintln!("there is no {}: run `make profiled profiled-peers` first", program.display());
-            return None;
-        }
+/// raystream as `make profiled` has left it.
+fn profiled(target: &Path) -> Option<PathBuf> {
+    let raystream = target.join("profiled/raystream");
+    if raystream.exists() {
+        return Some(raystream);
     }
-    Some((raystream, Command::new(peers)))
+    eprintln!("there is no {}: run `make profiled` first", raystream.display());
+    None
 }
 
-/// raystream as `cargo install --profile dist` installs it, and the package of its peers.
-fn built(target: &Path) -> Option<(PathBuf, Command)> {
+/// raystream as `cargo install --profile dist` installs it.
+fn built(target: &Path) -> Option<PathBuf> {
     let built = Command::new(env!("CARGO"))
         .args(["build", "--profile", "dist", "--locked", "--bin", "raystream", "--manifest-path"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
@@ -54,12 +61,5 @@ fn built(target: &Path) -> Option<(PathBuf, Command)> {
         eprintln!("raystream could not be built as it is installed (cargo build --profile dist)");
         return None;
     }
-    let mut peers = Command::new(env!("CARGO"));
-    peers
-        .args(["run", "--release", "--locked", "--quiet", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/end_to_end/Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target.join("end_to_end"))
-        .arg("--");
-    Some((target.join("dist/raystream"), peers))
+    Some(target.join("dist/raystream"))
 }

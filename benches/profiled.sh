@@ -1,11 +1,9 @@
 #!/bin/sh
-# Builds a program with its hot paths laid out as a load uses them (profile-guided optimisation): builds it with counters,
-# puts it under load, and builds it again with what was counted.
+# Builds raystream with its hot paths laid out as a load uses them (profile-guided optimisation): builds it with counters,
+# runs the scenarios of `raystream bench` against it, and builds it again with what was counted. Run by `make profiled`.
 #
-#   benches/profiled.sh            raystream, under the scenarios of `raystream bench`; run by `make profiled`
-#   benches/profiled.sh peers      what the end_to_end benchmark compares it with, under that benchmark
-#
-# The program is left in the target folder under `profiled/`. Takes two builds as one piece and a minute.
+# The program is left in the target folder as `profiled/raystream`. Takes two builds of the profile `dist` and a minute; each
+# scenario runs for PROFILE_SECONDS (2).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -13,6 +11,11 @@ target="${CARGO_TARGET_DIR:-target}/profiled"
 seconds=${PROFILE_SECONDS:-2}
 
 say() { printf '%s\n' "$*" >&2; }
+
+# The load is for a server of its own, whatever else is configured here; where the programs of Postgres are stays known.
+for variable in $(env | sed -n 's/^\(RAYSTREAM_[A-Z0-9_]*\)=.*/\1/p'); do
+    [ "$variable" = RAYSTREAM_PG_BIN ] || unset "$variable"
+done
 
 # The tool has to be of the compiler's own LLVM: what it writes is read by that one alone.
 sysroot=$(rustc --print sysroot)
@@ -26,40 +29,10 @@ fi
 mkdir -p "$target"
 target=$(cd "$target" && pwd)
 
-# build FOLDER FLAG CARGO_ARGUMENTS...; with --target, so that the flag reaches the program alone and not what builds it.
+# build FOLDER FLAG; with --target, so that the flag reaches the program alone and not what builds it.
 build() {
-    folder=$1 flag=$2
-    shift 2
-    RUSTFLAGS="${RUSTFLAGS:-} $flag" cargo build --locked --target "$host" --target-dir "$target/$folder" "$@"
+    RUSTFLAGS="${RUSTFLAGS:-} $2" cargo build --profile dist --locked --bin raystream --target "$host" --target-dir "$target/$1"
 }
-
-# What is built with counters is built again when its source has changed; with what was counted, always: cargo does not see that
-# another count lies at the same place.
-twice() {
-    name=$1 load=$2
-    shift 2
-    raw=$target/$name.counted merged=$target/$name.profdata
-    say "profiled: building $name with counters"
-    rm -rf "$raw" "$target/laid-out"
-    build counting "-Cprofile-generate=$raw" "$@"
-    say "profiled: counting"
-    "$load" "$target/counting/$host"
-    "$profdata" merge --output="$merged" "$raw"
-    say "profiled: building $name with what was counted"
-    build laid-out "-Cprofile-use=$merged" "$@"
-    find "$target/laid-out/$host" -maxdepth 2 -name "$name" -type f -exec cp {} "$target/$name" \;
-    printf '%s\n' "$target/$name"
-}
-
-# What the benchmark compares raystream with is built as one piece in its release profile.
-load_peers() {
-    "$1/release/raystream-end-to-end" --raystream "$target/raystream" --quick --rounds 1 >&2
-}
-if [ "${1:-}" = peers ]; then
-    [ -x "$target/raystream" ] || { say "profiled: build raystream first (make profiled)"; exit 1; }
-    twice raystream-end-to-end load_peers --release --manifest-path benches/end_to_end/Cargo.toml
-    exit
-fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/raystream-profile.XXXXXX")
 # As root, Postgres runs as another user, who has to pass through.
@@ -73,45 +46,58 @@ stop() {
     fi
 }
 trap 'stop; rm -rf "$work"' EXIT
-trap 'exit 1' INT TERM
+trap 'exit 1' HUP INT TERM
 
 count() {
     "$raystream" bench "$@" --duration "${seconds}s" >"$work/bench" 2>&1 || { cat "$work/bench" >&2; say "profiled: bench $* failed"; exit 1; }
 }
 
-load_raystream() {
-    raystream=$1/dist/raystream
-    "$raystream" dev --listen 127.0.0.1:0 --data "$work/data" >"$work/url" 2>"$work/log" &
-    server=$!
-    waited=0
-    until [ -s "$work/url" ]; do
-        kill -0 "$server" 2>/dev/null && [ "$waited" -lt 600 ] || { cat "$work/log" >&2; say "profiled: the server did not start"; exit 1; }
-        sleep 0.1
-        waited=$((waited + 1))
-    done
-    tcp=$(head -n 1 "$work/url")
-    websocket=raystream+ws:${tcp#raystream:}
+raw=$target/counted merged=$target/counted.profdata
+raystream=$target/counting/$host/dist/raystream
 
-    for url in "$tcp" "$websocket"; do
-        for cipher in chacha aes; do
-            count "$url" echo --cipher "$cipher"
-            count "$url" echo --cipher "$cipher" --in-flight 64
-            count "$url" echo --cipher "$cipher" --connections 16 --in-flight 16
-            count "$url" echo --cipher "$cipher" --payload 1KiB
-            count "$url" bulk --cipher "$cipher" --in-flight 16
-        done
-    done
-    count "$tcp" connect
-    count "$tcp" idle --connections 200
-    count "$tcp" get
-    count "$tcp" get --in-flight 64
-    count "$tcp" query --in-flight 16
-    count "$tcp" set
-    count "$tcp" set --connections 16 --in-flight 16
-    count "$tcp" sub
-    count "$tcp" sub --connections 200 --in-flight 32
-    # The counters are written when the program ends.
-    stop
-}
+say "profiled: building with counters"
+# What is built with counts is built anew each time: cargo does not see that others lie at the same place.
+rm -rf "$raw" "$target/laid-out"
+build counting "-Cprofile-generate=$raw"
 
-twice raystream load_raystream --profile dist --bin raystream
+say "profiled: counting"
+"$raystream" dev --listen 127.0.0.1:0 --data "$work/data" >"$work/url" 2>"$work/log" &
+server=$!
+waited=0
+until [ -s "$work/url" ]; do
+    kill -0 "$server" 2>/dev/null && [ "$waited" -lt 600 ] || { cat "$work/log" >&2; say "profiled: the server did not start"; exit 1; }
+    sleep 0.1
+    waited=$((waited + 1))
+done
+tcp=$(head -n 1 "$work/url")
+websocket=raystream+ws:${tcp#raystream:}
+
+for url in "$tcp" "$websocket"; do
+    for cipher in chacha aes; do
+        count "$url" echo --cipher "$cipher"
+        count "$url" echo --cipher "$cipher" --in-flight 64
+        count "$url" echo --cipher "$cipher" --connections 16 --in-flight 16
+        count "$url" echo --cipher "$cipher" --payload 1KiB
+        count "$url" bulk --cipher "$cipher" --in-flight 16
+    done
+done
+count "$tcp" connect
+count "$tcp" idle --connections 200
+count "$tcp" get
+count "$tcp" get --in-flight 64
+count "$tcp" query --in-flight 16
+count "$tcp" set
+count "$tcp" set --connections 16 --in-flight 16
+count "$tcp" sub
+count "$tcp" sub --connections 200 --in-flight 32
+# The counters are written when the program ends in order.
+kill -TERM "$server"
+wait "$server" || { cat "$work/log" >&2; say "profiled: the server did not end in order"; exit 1; }
+server=
+"$profdata" merge --output="$merged" "$raw"
+
+say "profiled: building with what was counted"
+build laid-out "-Cprofile-use=$merged"
+cp "$target/laid-out/$host/dist/raystream" "$target/raystream.new"
+mv -f "$target/raystream.new" "$target/raystream"
+printf '%s\n' "$target/raystream"

@@ -5,8 +5,8 @@
 //! twentieth of its time. A multiple of the golden ratio says where a stream is, which puts numbers that follow each other far
 //! apart and evenly (6.4, theorem S), so that nearly every stream is found at the first look and few have others behind them.
 //!
-//! A peer can choose numbers that share their places. A connection has a few hundred streams at most, so that the worst
-//! it can arrange is that a short list is walked; what it asks for with each of them costs more than that.
+//! A peer can choose numbers that share their places, as with every hash that it knows. What it gains is that each frame on a
+//! stream walks over its own open streams, of which there are no more than the limits of a connection allow.
 
 /// What is known of each stream.
 #[derive(Clone, Debug)]

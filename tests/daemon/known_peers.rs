@@ -35,8 +35,6 @@ async fn visit(url: &str, key: Option<&StaticSecret>) -> bool {
 async fn only_who_is_let_in_is_remembered_and_only_until_the_rules_change() {
     let folder = tempfile::tempdir().unwrap();
     let [identity, granted, stranger] = [1, 2, 3].map(|byte| StaticSecret::from_bytes([byte; 32]));
-    identity.forget_peers();
-    // What is remembered is the same for a clone from here on.
     let watched = identity.clone();
     let config = Config {
         listen: "127.0.0.1:0".parse().unwrap(),

@@ -45,28 +45,13 @@ struct Schedule {
     /// Calls that start from here on count.
     measure_from: Instant,
     end: Instant,
+    next: AtomicU64,
     open: Option<Open>,
-}
-
-/// The numbers of one worker's calls in the closed loop: with those of the others they are all from 0 on, and nothing is shared
-/// for them.
-struct Numbers {
-    next: u64,
-    workers: u64,
-}
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        let n = self.next;
-        self.next = n.wrapping_add(self.workers);
-        n
-    }
 }
 
 /// The open loop.
 struct Open {
     rate: u32,
-    next: AtomicU64,
     total: u64,
     /// One permit for each call whose time has come.
     due: Semaphore,
@@ -79,18 +64,18 @@ impl Schedule {
         let end = measure_from + plan.duration;
         let open = plan.rate.map(|rate| {
             let total = calls_within(rate, plan.warm_up + plan.duration);
-            Open { rate, next: AtomicU64::new(0), total, due: Semaphore::new(0) }
+            Open { rate, total, due: Semaphore::new(0) }
         });
-        Self { begin, measure_from, end, open }
+        Self { begin, measure_from, end, next: AtomicU64::new(0), open }
     }
 
     /// The number and the start of the next call; `None` when the run is over. `now` is the present.
-    async fn next(&self, now: Instant, numbers: &mut Numbers) -> Option<(u64, Instant)> {
+    async fn next(&self, now: Instant) -> Option<(u64, Instant)> {
         let Some(open) = &self.open else {
-            return (now < self.end).then(|| (numbers.next(), now));
+            return (now < self.end).then(|| (self.next.fetch_add(1, Ordering::Relaxed), now));
         };
         open.due.acquire().await.ok()?.forget();
-        let n = open.next.fetch_add(1, Ordering::Relaxed);
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
         (n < open.total).then(|| (n, self.begin + start_of(n, open.rate)))
     }
 
@@ -131,17 +116,15 @@ pub(super) async fn run<W: Work>(
     let schedule = Arc::new(Schedule::new(&plan));
     let shards = Arc::new(Shards::new(plan.connections));
     let mut workers = JoinSet::new();
-    let places = plan.connections * plan.in_flight;
-    let workers_in_all = u64::try_from(places).unwrap_or(u64::MAX);
-    for (first, place) in (0..).zip(0..places) {
-        let connection = place % plan.connections;
-        let numbers = Numbers { next: first, workers: workers_in_all };
-        let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
-        let worker = async move { call_on(connection, numbers, &schedule, &shards, &*work).await };
-        workers.spawn_on(worker, cores.of(connection));
+    for _ in 0..plan.in_flight {
+        for connection in 0..plan.connections {
+            let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
+            let worker = async move { call_on(connection, &schedule, &shards, &*work).await };
+            workers.spawn_on(worker, cores.of(connection));
+        }
     }
     if schedule.open.is_some() {
-        let schedule = Arc::clone(&schedule);
+        let (schedule, places) = (Arc::clone(&schedule), plan.connections * plan.in_flight);
         std::thread::spawn(move || schedule.pace(places));
     }
     tokio::time::sleep_until(schedule.measure_from.into()).await;
@@ -163,16 +146,10 @@ pub(super) async fn run<W: Work>(
 }
 
 /// Makes calls one after the other until the run is over; gives the moment of the last answer.
-async fn call_on<W: Work>(
-    connection: usize,
-    mut numbers: Numbers,
-    schedule: &Schedule,
-    shards: &Shards,
-    work: &W,
-) -> Instant {
+async fn call_on<W: Work>(connection: usize, schedule: &Schedule, shards: &Shards, work: &W) -> Instant {
     let mut now = Instant::now();
     let mut times = Times::new(connection, shards);
-    while let Some((n, start)) = schedule.next(now, &mut numbers).await {
+    while let Some((n, start)) = schedule.next(now).await {
         let outcome = work.once(connection, n).await;
         now = Instant::now();
         let counts = start >= schedule.measure_from;
@@ -237,11 +214,7 @@ mod tests {
         let shards = Shards::new(1);
         let pacing = Arc::clone(&schedule);
         std::thread::spawn(move || pacing.pace(2));
-        let numbers = |next| Numbers { next, workers: 2 };
-        tokio::join!(
-            call_on(0, numbers(0), &schedule, &shards, &stall),
-            call_on(0, numbers(1), &schedule, &shards, &stall)
-        );
+        tokio::join!(call_on(0, &schedule, &shards, &stall), call_on(0, &schedule, &shards, &stall));
         let tally = shards.sum();
         let late: u64 =
             tally.counts().filter(|(micros, _)| *micros >= 50_000.0).map(|(_, count)| count).sum();
