@@ -101,8 +101,8 @@ enum Ready {
 /// What a run keeps of its memory on a connection that is at rest.
 const RUN_KEPT: usize = 256;
 /// The same on a busy one, which would give it back and ask for it again with each record: the frames of one, in memory that
-/// has grown by doubling.
-const RUN_KEPT_BUSY: usize = RECORD_PLAINTEXT_MAX.next_power_of_two();
+/// grows by doubling.
+const RUN_KEPT_BUSY: usize = 2 * RECORD_PLAINTEXT_MAX;
 
 /// The queue. Messages of one stream leave in order and do not interleave; messages of different streams do.
 ///
