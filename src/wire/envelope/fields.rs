@@ -169,6 +169,7 @@ impl<'a> Reading<'a> {
         self.key(slot)
     }
 
+    /// Apart, because most calls have none, and its bytes are not to be moved for them.
     #[inline(never)]
     fn key(&self, slot: u16) -> Result<Option<[u8; 16]>, DecodeError> {
         let key = self.checked(self.table.bytes(slot))?;
