@@ -39,3 +39,5 @@ pub mod rpc;
 pub mod server;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "client")]
+pub mod time;

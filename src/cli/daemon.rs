@@ -43,8 +43,9 @@ pub(super) fn run(
     let (identities, psk) = keys(&run.config)?;
     let setup =
         Setup { config: run.config, access: run.access, identities, psk, create_tables: run.create_tables };
-    let runtime =
-        super::runtime::build().map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let runtime = crate::time::start_thread()
+        .and_then(|()| super::runtime::build())
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(|error| Failure::failed(error.to_string()))?;
         let daemon = tokio::select! {

@@ -172,7 +172,7 @@ impl Client {
             };
             let pause = attempts.after(error, &call.call, Instant::now())?;
             tracing::debug!(method, attempt = attempts.made(), ?pause, "a call is sent again");
-            tokio::time::sleep(pause).await;
+            crate::time::sleep(pause).await;
             now = Instant::now();
         }
     }
@@ -201,7 +201,7 @@ impl Client {
             Ok(subscription)
         };
         let limit = self.0.call_timeout;
-        tokio::time::timeout(limit, asked).await.unwrap_or(Err(Error::Timeout(limit)))
+        crate::time::timeout(limit, asked).await.unwrap_or(Err(Error::Timeout(limit)))
     }
 
     /// Sends a HEARTBEAT and waits for its echo: the time of one round trip on the wire.
@@ -212,7 +212,7 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.0.control.send(Control::Ping(reply)).await.map_err(|_| self.0.closed())?;
         let limit = self.0.call_timeout;
-        let answered = tokio::time::timeout(limit, answer).await.map_err(|_| Error::Timeout(limit))?;
+        let answered = crate::time::timeout(limit, answer).await.map_err(|_| Error::Timeout(limit))?;
         answered.map_err(|_| match self.0.closed() {
             Error::Closed if !matches!(*self.0.status.borrow(), Status::Closed(_)) => Error::Timeout(limit),
             error => error,

@@ -6,8 +6,9 @@ use super::transport::Socket;
 use super::{Options, ServerUrl};
 use crate::conn::ConnectionError;
 use crate::noise::PublicKey;
+use crate::time::timeout;
 use crate::wire::{ErrorCode, Suite};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// Makes connections to one server, always under the same key.
 #[derive(Clone, Debug)]

@@ -238,7 +238,7 @@ impl Driver {
             let pause = backoff.next().max(delay);
             delay = Duration::ZERO;
             self.status.send_replace(Status::Reconnecting { error: Arc::clone(&error), failures, pause });
-            self.idle_while(tokio::time::sleep(pause)).await.ok_or(None)?;
+            self.idle_while(crate::time::sleep(pause)).await.ok_or(None)?;
             // The connector is borrowed by the attempt while the rest of the task goes on.
             let mut connector = self.connector.clone();
             match self.idle_while(async { (connector.connect().await, connector) }).await.ok_or(None)? {
@@ -308,7 +308,7 @@ fn wake(callers: &mut Vec<Waker>) {
 
 async fn sleep_until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => crate::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

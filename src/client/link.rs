@@ -92,7 +92,7 @@ impl Link {
             info: ConnectionInfo::blank(transport_time),
             socket,
             started,
-            timer: Box::pin(tokio::time::sleep_until(started)),
+            timer: Box::pin(crate::time::sleep_until(started)),
             writes: 0,
             left_at: None,
             now: Duration::ZERO,
@@ -235,7 +235,7 @@ impl Link {
     /// one of them before it in the socket, CLOSE cannot go out.
     pub(super) async fn finish_without_unsent(self) {
         if self.left_at == Some(self.writes) && self.socket.has_output() {
-            let _ = tokio::time::timeout(LINGER, self.socket.finish()).await;
+            let _ = crate::time::timeout(LINGER, self.socket.finish()).await;
         } else {
             self.finish().await;
         }
@@ -259,8 +259,8 @@ impl Link {
                 socket.deliver(connection, started.elapsed());
             }
         };
-        if tokio::time::timeout(LINGER, flush).await == Ok(true) {
-            let _ = tokio::time::timeout(LINGER, self.socket.finish()).await;
+        if crate::time::timeout(LINGER, flush).await == Ok(true) {
+            let _ = crate::time::timeout(LINGER, self.socket.finish()).await;
         }
     }
 }

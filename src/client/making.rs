@@ -9,13 +9,14 @@ use super::client::Handle;
 use super::pending::{Answer, OwnedAnswer, PendingCall};
 use super::signals::Signals;
 use super::state::Core;
+use crate::time::timeout_at;
 use crate::wire::envelope::{RpcCall, RpcResponse};
 use crate::wire::limits::CALLS_MAX;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::TryAcquireError;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Places for calls that wait for the connection; behind them callers wait. As many as a connection takes: a full line then
 /// means one connection's worth under way and one in line.

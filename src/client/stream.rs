@@ -3,6 +3,7 @@
 use super::client::{Client, Handle};
 use super::pending::{OwnedAnswer, PendingCall};
 use super::{Error, IdempotencyKey, Json};
+use crate::time::timeout_at;
 use crate::wire::envelope::{CLIENT_ITEMS, RpcCall, RpcResponse, SERVER_ITEMS};
 use crate::wire::limits::{CREDIT_MAX, MESSAGE_MAX};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// What a server gives a call with items that names no time itself.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(3_600);

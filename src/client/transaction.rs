@@ -5,11 +5,12 @@ use super::options::CallOptions;
 use super::retry::RetryPolicy;
 use super::stream::{CallStream, StreamOptions};
 use super::{Client, Error, Json};
+use crate::time::timeout_at;
 use crate::wire::ErrorCode;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// Attempts of one transaction: enough for a few dozen clients that all change one document.
 const ATTEMPTS_MAX: u32 = 32;
@@ -141,7 +142,7 @@ impl Client {
                 return Err(error);
             }
             tracing::debug!(attempt = attempts, ?pause, "a transaction is done again");
-            tokio::time::sleep(pause).await;
+            crate::time::sleep(pause).await;
         }
     }
 
@@ -203,7 +204,7 @@ impl Client {
                     if Instant::now() + pause >= deadline {
                         return Err(Error::Call(error));
                     }
-                    tokio::time::sleep(pause).await;
+                    crate::time::sleep(pause).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -113,7 +113,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Waits for the work of a call, which may take until `now + deadline`, and is told to stop by `cancelled`.
     pub(super) fn start(&mut self, stream: u32, work: Work, cancelled: CancelSignal, deadline: Duration) {
-        let timer = Box::pin(tokio::time::sleep_until(Instant::now() + deadline));
+        let timer = Box::pin(crate::time::sleep_until(Instant::now() + deadline));
         self.running.push(Next(Some(InFlight { stream, work, cancelled, timer, phase: Phase::InTime })));
     }
 
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!((stream, result.unwrap_err().code), (1, ErrorCode::TIMEOUT));
         assert_eq!(calls.len(), 1);
         finish.send(()).unwrap();
-        let idle = tokio::time::timeout(Duration::from_secs(5), calls.next()).await;
+        let idle = crate::time::timeout(Duration::from_secs(5), calls.next()).await;
         assert!(idle.is_err(), "a caller is answered once");
         assert_eq!(calls.len(), 0);
     }
@@ -179,7 +179,7 @@ mod tests {
     fn stoppable(signal: CancelSignal) -> Work {
         Box::pin(async move {
             signal.wait().await;
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            crate::time::sleep(Duration::from_millis(10)).await;
             Err(Status::new(ErrorCode::CANCELLED, "stopped"))
         })
     }

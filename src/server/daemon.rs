@@ -181,7 +181,7 @@ impl Daemon {
             tracing::error!(%error, "the listener failed");
         }
         ringing.abort();
-        let stopped = tokio::time::timeout(STOP_DEADLINE, async {
+        let stopped = crate::time::timeout(STOP_DEADLINE, async {
             shared.feed.stop();
             store.close().await;
             if let Some(cluster) = cluster {

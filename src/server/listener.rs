@@ -50,7 +50,7 @@ pub(super) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
             Err(error)
                 if error.kind() == io::ErrorKind::AddrInUse && tokio::time::Instant::now() < give_up =>
             {
-                tokio::time::sleep(BIND_PAUSE).await;
+                crate::time::sleep(BIND_PAUSE).await;
             }
             bound => return bound,
         }
@@ -102,7 +102,7 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router) {
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 spare.shed(&listener, &error);
-                tokio::time::sleep(backoff).await;
+                crate::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
         }
@@ -138,7 +138,7 @@ async fn greet(
         tracing::debug!(%peer, %error, "TCP_NODELAY could not be set");
     }
     let deadline = shared.config.limits.handshake_deadline.get();
-    let arrived = match tokio::time::timeout(deadline, tcp::first_bytes(&mut stream)).await {
+    let arrived = match crate::time::timeout(deadline, tcp::first_bytes(&mut stream)).await {
         Ok(arrived) => arrived.ok()?,
         Err(_) => {
             tracing::debug!(%peer, "nothing came within the handshake deadline");
@@ -165,7 +165,7 @@ async fn refuse(mut stream: TcpStream, code: ErrorCode) {
     let body = encode_refusal(code);
     let record = [&[0, 3], &body[..]].concat();
     // Whoever does not take five bytes does not get them.
-    let _told = tokio::time::timeout(LINGER, async {
+    let _told = crate::time::timeout(LINGER, async {
         stream.write_all(&record).await?;
         stream.shutdown().await?;
         tcp::discard(&mut stream).await;

@@ -14,7 +14,7 @@ impl Timer {
     /// Waits until `due`, or for a shorter time; for ever without one. Cancel-safe.
     pub(super) async fn wait(&mut self, due: Option<Instant>) {
         let Some(due) = due else { return std::future::pending().await };
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        let sleep = self.0.get_or_insert_with(|| Box::pin(crate::time::sleep_until(due)));
         if sleep.is_elapsed() || due < sleep.deadline() {
             sleep.as_mut().reset(due);
         }
@@ -32,16 +32,16 @@ mod tests {
         let (start, mut timer) = (Instant::now(), Timer::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         // Asked for a late time and dropped, as a connection does that has something else to do.
-        assert!(tokio::time::timeout(Duration::from_secs(1), timer.wait(Some(at(9)))).await.is_err());
+        assert!(crate::time::timeout(Duration::from_secs(1), timer.wait(Some(at(9)))).await.is_err());
         // An earlier one moves it.
         timer.wait(Some(at(5))).await;
         assert_eq!(Instant::now(), at(5));
         // A later one does not, so that it goes off too early, and then in time.
-        assert!(tokio::time::timeout(Duration::from_secs(1), timer.wait(Some(at(20)))).await.is_err());
+        assert!(crate::time::timeout(Duration::from_secs(1), timer.wait(Some(at(20)))).await.is_err());
         timer.wait(Some(at(30))).await;
         assert_eq!(Instant::now(), at(20));
         timer.wait(Some(at(30))).await;
         assert_eq!(Instant::now(), at(30));
-        assert!(tokio::time::timeout(Duration::from_secs(99), timer.wait(None)).await.is_err());
+        assert!(crate::time::timeout(Duration::from_secs(99), timer.wait(None)).await.is_err());
     }
 }

@@ -78,7 +78,7 @@ impl Canceller {
             return;
         }
         let Some(at) = self.at else { return std::future::pending().await };
-        tokio::time::sleep_until(at).await;
+        crate::time::sleep_until(at).await;
         self.at = None;
         self.requested = Some(Instant::now());
         let (token, tls) = (self.token.clone(), self.tls.clone());

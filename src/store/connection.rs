@@ -36,9 +36,9 @@ pub(super) async fn supervise(options: StoreOptions, dispatch: Arc<Dispatch>, li
         }
         let short = jittered(pause.min(BACK_OFF_WANTED));
         let rest = jittered(pause).saturating_sub(short);
-        tokio::time::sleep(short).await;
+        crate::time::sleep(short).await;
         tokio::select! {
-            () = tokio::time::sleep(rest) => {}
+            () = crate::time::sleep(rest) => {}
             () = dispatch.wanted.notified() => {}
         }
         pause = pause.saturating_mul(2).min(BACK_OFF.1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::StoreOptions;
@@ -16,6 +16,7 @@ use super::error::StoreError;
 use super::scope::{Scope, Stop};
 use super::session::Access;
 use super::statements::Call;
+use crate::time::sleep_until;
 
 /// How long a statement waits until a connection takes it. A restart of Postgres on the same machine is shorter, and under
 /// more load than Postgres carries a caller is better off knowing it than waiting longer.
@@ -82,7 +83,7 @@ impl Group {
                 arrived.await;
             }
         };
-        tokio::time::timeout(longest, wait)
+        crate::time::timeout(longest, wait)
             .await
             .map_err(|_| StoreError::Unavailable { retry_after: RETRY_AFTER })
     }
@@ -141,7 +142,7 @@ impl Group {
     /// Takes no further statements, waits for those that run, and closes the connections.
     pub(super) async fn close(&self, longest: Duration) {
         let all = u32::try_from(self.waiting_max).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(longest, self.places.acquire_many(all)).await;
+        let _ = crate::time::timeout(longest, self.places.acquire_many(all)).await;
         self.places.close();
         self.stop();
     }

@@ -27,7 +27,7 @@ const PROTOCOL_VIOLATION: &str = "08P01";
 pub(super) async fn refuse(options: &StoreOptions, first: &Client) -> Result<(), StartError> {
     let (second, driver) = reach(options).await?;
     let driving = tokio::spawn(driver);
-    let looked = tokio::time::timeout(DEADLINE, are_shared(first, &second)).await;
+    let looked = crate::time::timeout(DEADLINE, are_shared(first, &second)).await;
     driving.abort();
     match looked {
         Ok(Ok(false)) => Ok(()),

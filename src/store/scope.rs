@@ -84,7 +84,7 @@ impl Scope {
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at).await,
+        Some(at) => crate::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -106,7 +106,7 @@ impl Session {
             let left = async {
                 // Nothing is ever sent: it ends when the client does.
                 let _dropped = dropped.await;
-                tokio::time::sleep(FAREWELL_LONGEST).await;
+                crate::time::sleep(FAREWELL_LONGEST).await;
             };
             tokio::select! {
                 () = driver => {}
@@ -123,7 +123,7 @@ pub(super) async fn open(options: &StoreOptions, access: Access) -> Result<Sessi
     let addresses = options.config.get_hosts().len().max(options.config.get_hostaddrs().len()).max(1);
     let of_each = options.config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT);
     let reaching = of_each.saturating_mul(u32::try_from(addresses).unwrap_or(u32::MAX));
-    let opened = tokio::time::timeout(reaching.saturating_add(SET_UP_LONGEST), set_up(options, access)).await;
+    let opened = crate::time::timeout(reaching.saturating_add(SET_UP_LONGEST), set_up(options, access)).await;
     opened.unwrap_or_else(|_| Err(StartError::Unreachable("it did not answer in time".to_owned())))
 }
 

@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("webhook", 2),
     ("json", 1),
     ("noise", 1),
+    ("time", 1),
     ("wire", 1),
 ];
 

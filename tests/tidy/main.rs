@@ -10,6 +10,7 @@ mod conformance;
 mod imports;
 mod size;
 mod source;
+mod timers;
 mod words;
 
 use std::process::Command;
@@ -54,6 +55,14 @@ fn nothing_reaches_postgres_in_the_clear_by_mistake() {
         "connections and cancel requests go through store::endpoint, which knows about TLS",
         &findings,
     );
+}
+
+#[test]
+fn timers_are_kept_apart() {
+    let tree = Tree::rust("src");
+    let findings: Vec<String> =
+        tree.files.iter().flat_map(|file| timers::check(&file.path, &file.code)).collect();
+    assert_clean("timers are made by crate::time, so that no runtime has to wait for them", &findings);
 }
 
 #[test]

@@ -213,7 +213,7 @@ async fn burst_until(
         let writes = try_join_all((0..burst).map(|slot| board.write(writer, *bursts, slot, &data))).await;
         *bursts += 1;
         let writes = writes.map_err(table::explain)?;
-        if tokio::time::timeout(limit, board.complete.notified()).await.is_err() {
+        if crate::time::timeout(limit, board.complete.notified()).await.is_err() {
             let missing = board.missing.load(Ordering::Acquire);
             return Err(Failure::failed(format!(
                 "{missing} events of a burst did not arrive within {limit:?}"

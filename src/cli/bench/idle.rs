@@ -29,7 +29,7 @@ pub(super) async fn run(
     for client in &fleet.clients {
         client.call_with("sys.echo", Json::new("{}"), CallOptions::default()).await?;
     }
-    tokio::time::sleep(SETTLE).await;
+    crate::time::sleep(SETTLE).await;
     let after = server.sample().await;
     let held = before.server_rss.zip(after.server_rss).map(|(before, after)| after.saturating_sub(before));
     let each = held.map(|bytes| float(bytes) / f64::from(arguments.connections));

@@ -127,10 +127,10 @@ pub(super) async fn run<W: Work>(
         let (schedule, places) = (Arc::clone(&schedule), plan.connections * plan.in_flight);
         std::thread::spawn(move || schedule.pace(places));
     }
-    tokio::time::sleep_until(schedule.measure_from.into()).await;
+    crate::time::sleep_until(schedule.measure_from.into()).await;
     let before = server.sample().await;
     let mut last = schedule.end;
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = crate::time::interval(TICK);
     loop {
         tokio::select! {
             ended = workers.join_next() => match ended {
@@ -161,7 +161,7 @@ async fn call_on<W: Work>(connection: usize, schedule: &Schedule, shards: &Shard
                 if counts || fault.is_final() {
                     shards.with(connection, |tally| tally.fault(&fault));
                 }
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                crate::time::sleep(PAUSE_AFTER_ERROR).await;
                 now = Instant::now();
             }
         }
@@ -195,7 +195,7 @@ mod tests {
     impl Work for Stall {
         async fn once(&self, _: usize, _: u64) -> Result<(), Fault> {
             *self.places.lock().expect("no test panics inside") += 1;
-            tokio::time::sleep_until(self.until.into()).await;
+            crate::time::sleep_until(self.until.into()).await;
             Ok(())
         }
     }

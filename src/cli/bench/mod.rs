@@ -31,8 +31,9 @@ use super::{Failure, Output};
 pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(), Failure> {
     arguments.check()?;
     fleet::allow_descriptors(output);
-    let (runtime, cores) =
-        Cores::start().map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let (runtime, cores) = crate::time::start_thread()
+        .and_then(|()| Cores::start())
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     runtime.block_on(async {
         match arguments.scenario {
             Scenario::Connect => connect::run(arguments, cores, output).await,

@@ -366,7 +366,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// Sends what is left to say: after an orderly end everything that is queued, after an error only CLOSE. Then takes what
     /// the peer still sends, because to close with something unread has the system send a reset, which can overtake our CLOSE.
     async fn say_goodbye(&mut self, has_peer_said_all: bool) {
-        let said = tokio::time::timeout(self.shared.config.limits.write_deadline.get(), async {
+        let said = crate::time::timeout(self.shared.config.limits.write_deadline.get(), async {
             // The very last is left to `finish`, so that it can go together with the end.
             loop {
                 self.writer.take(&mut self.connection, self.shared.clock.now());
@@ -382,7 +382,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         // Its CLOSE was the last of it; a WebSocket has a message of its own behind that.
         let is_all_read = has_peer_said_all && R::FRAMING == Framing::Stream;
         if is_said && !is_all_read {
-            let _hung_up = tokio::time::timeout(LINGER, self.reader.discard()).await;
+            let _hung_up = crate::time::timeout(LINGER, self.reader.discard()).await;
         }
     }
 }

@@ -13,11 +13,12 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::dial::{DialError, Dialer};
 use super::pause;
 use crate::store::webhooks::Held;
+use crate::time::timeout;
 use crate::webhook::{HEADER_ID, HEADER_SIGNATURE, HEADER_TIMESTAMP};
 
 /// How long a receiver may take, from the first packet to the status of its answer.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::tls::{self, TlsError};
 use crate::server::config::WebhooksConfig;
+use crate::time::timeout;
 use crate::webhook::{Host, Networks, Target};
 
 /// How long each step to a receiver may take: its name, its port, TLS. Three times a packet is lost and sent again.

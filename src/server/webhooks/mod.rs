@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use crate::store::feed::Feed;
 use crate::store::webhooks::{Held, LEASE, WebhookId, Webhooks};
 use crate::store::{Store, StoreError};
+use crate::time::{sleep, timeout};
 
 use sender::Context;
 

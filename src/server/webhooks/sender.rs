@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::attempt::{Line, Outcome};
 use super::dial::Dialer;
@@ -23,6 +23,7 @@ use crate::store::feed::{
 };
 use crate::store::webhooks::{Failed, Held, Webhooks};
 use crate::store::{Json, StoreError};
+use crate::time::{sleep, sleep_until};
 use crate::webhook::{WebhookChangeEvent, WebhookChangeKind};
 
 /// Changes that are taken from the subscription at once; the position is written behind them.

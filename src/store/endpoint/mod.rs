@@ -72,7 +72,7 @@ pub(super) async fn cancel(
     tls: &Tls,
     longest: Duration,
 ) -> Result<(), Arc<dyn std::error::Error + Send + Sync>> {
-    match tokio::time::timeout(longest, token.cancel_query(tls.clone())).await {
+    match crate::time::timeout(longest, token.cancel_query(tls.clone())).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(Arc::new(error)),
         Err(elapsed) => Err(Arc::new(elapsed)),

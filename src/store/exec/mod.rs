@@ -146,7 +146,7 @@ impl Store {
 async fn stopped(scope: &Scope, gone: &SetOnce<()>, until: Option<Instant>) -> Stop {
     let time = async {
         match until {
-            Some(until) => tokio::time::sleep_until(until).await,
+            Some(until) => crate::time::sleep_until(until).await,
             None => std::future::pending().await,
         }
     };
@@ -189,7 +189,7 @@ async fn run(
                     loop {
                         let request = async {
                             let _heard = endpoint::cancel(&cancel, &options.tls, STOP_WAIT).await;
-                            tokio::time::sleep(STOP_PAUSE).await;
+                            crate::time::sleep(STOP_PAUSE).await;
                         };
                         tokio::select! {
                             _ended = &mut work => break,
@@ -197,7 +197,7 @@ async fn run(
                         }
                     }
                 };
-                let _cut = tokio::time::timeout(STOP_WAIT, ended).await;
+                let _cut = crate::time::timeout(STOP_WAIT, ended).await;
                 // A request to stop may still be on its way: this session is not used again.
                 return Err(StoreError::from(stop).into());
             }
@@ -208,7 +208,7 @@ async fn run(
         let _heard = endpoint::cancel(&cancel, &options.tls, STOP_WAIT).await;
         return result;
     }
-    let rolled_back = tokio::time::timeout(STOP_WAIT, client.batch_execute("ROLLBACK")).await;
+    let rolled_back = crate::time::timeout(STOP_WAIT, client.batch_execute("ROLLBACK")).await;
     let is_clean = rolled_back.is_ok_and(|answer| answer.is_ok());
     if is_clean {
         pool.idle().push(client);

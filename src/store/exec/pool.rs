@@ -35,7 +35,7 @@ impl Default for ExecPool {
 impl ExecPool {
     pub(super) async fn place(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let _turn = self.waiting.try_acquire().map_err(|_| unavailable())?;
-        match tokio::time::timeout(WAIT, Arc::clone(&self.places).acquire_owned()).await {
+        match crate::time::timeout(WAIT, Arc::clone(&self.places).acquire_owned()).await {
             Ok(Ok(place)) => Ok(place),
             _ => Err(unavailable()),
         }
@@ -67,7 +67,7 @@ impl ExecPool {
     pub(in crate::store) async fn close(&self) {
         self.waiting.close();
         let all = u32::try_from(EXEC_CONCURRENT_MAX).unwrap_or(u32::MAX);
-        let _places = tokio::time::timeout(EXEC_TIME_MAX + STOP_WAIT, self.places.acquire_many(all)).await;
+        let _places = crate::time::timeout(EXEC_TIME_MAX + STOP_WAIT, self.places.acquire_many(all)).await;
         self.idle().clear();
     }
 }

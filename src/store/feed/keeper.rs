@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_postgres::types::Type;
 
 use super::Shared;
@@ -14,6 +14,7 @@ use super::log::in_time;
 use super::retention::{Maintained, maintain};
 use super::tombstones;
 use crate::store::{idempotency, topics::is_topic, transactions};
+use crate::time::sleep;
 
 /// How often to look for dropped tables: a subscription to one would wait for ever.
 const LOOK_EVERY: Duration = Duration::from_secs(10);

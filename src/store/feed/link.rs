@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::store::StoreError;
 use crate::store::endpoint::Endpoint;
+use crate::time::timeout;
 
 /// How long to wait for a connection. A Postgres that recovers from a crash refuses at once, one behind a dead network
 /// does not answer.
@@ -160,7 +160,7 @@ impl Backoff {
 
     /// Waits, longer each time.
     pub(super) async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
+        crate::time::sleep(self.0).await;
         self.0 = (self.0 * 2).min(BACKOFF_MAX);
     }
 

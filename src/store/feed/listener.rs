@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use super::Shared;
 use super::link::{Backoff, Link, LinkError};
 use super::log::{ANSWER_DEADLINE, in_time};
+use crate::time::sleep;
 
 /// The least time between two notifications. Each takes a transaction id.
 const EVERY: Duration = Duration::from_millis(20);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, RowStream, Statement};
 
@@ -13,6 +12,7 @@ use super::frontier::{Frontier, Snapshot, Xid};
 use super::link::{Link, LinkError};
 use crate::store::Json;
 use crate::store::endpoint::Endpoint;
+use crate::time::timeout;
 
 /// Holds retention back. The lock comes before the transaction takes its moment: retention drops a partition only under a lock
 /// that conflicts with it, and moves the horizon in the same transaction. So either the read sees the new horizon, or

@@ -78,7 +78,6 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use cursor::CursorError;
 use filter::Filter;
@@ -110,6 +109,7 @@ pub(super) use start::database;
 
 use super::endpoint::Endpoint;
 use super::{Json, Store, StoreError};
+use crate::time::timeout;
 
 /// How long a subscription waits for the moment of the tailer's read under way.
 const MOMENT_DEADLINE: Duration = Duration::from_secs(10);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::change::{EndReason, Item};
 use super::frontier::Frontier;
+use crate::time::timeout_at;
 
 /// How many items a piece has at most.
 const PIECE_ITEMS: usize = 64;

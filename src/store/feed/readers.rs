@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_postgres::types::Type;
 
 use super::link::LinkError;
 use super::log::{Head, Log};
 use crate::store::endpoint::Endpoint;
 use crate::store::{Json, StoreError, TableName, TablePtr};
+use crate::time::timeout;
 
 /// How long a short question may take, with a new connection when there is none.
 const QUESTION_DEADLINE: Duration = Duration::from_secs(10);

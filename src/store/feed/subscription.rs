@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::change::{EndReason, Given, Item, SharedChange};
@@ -18,6 +18,7 @@ use super::queue::{Overflow, Slot, Taken};
 use super::readers::Physical;
 use super::replay::replay;
 use super::snapshot::snapshot;
+use crate::time::sleep_until;
 
 /// What is subscribed to.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 use tokio_postgres::{Row, RowStream};
 
 use super::Shared;
@@ -17,6 +17,7 @@ use super::log::{self, Head, Range};
 use super::replay::lost;
 use super::tail::{self, MOMENT_COLUMNS, Tail};
 use super::window::{self, Window};
+use crate::time::{sleep, timeout};
 
 /// How long the moment of a batch may take. Longer means a dead connection, or a lock on the log that somebody else
 /// holds.

@@ -97,7 +97,7 @@ pub(super) async fn lock(client: &Client, table: &str, ptr: &str) -> Result<(), 
         if Instant::now() >= until {
             return Err(IndexError::Busy(table.to_owned()));
         }
-        tokio::time::sleep(LOCK_PAUSE).await;
+        crate::time::sleep(LOCK_PAUSE).await;
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) async fn stoppable<T>(
     mut look: impl AsyncFnMut(),
 ) -> Result<T, IndexError> {
     let mut work = pin!(work);
-    let mut next = tokio::time::interval(LOOK_EVERY);
+    let mut next = crate::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
             biased;
@@ -67,7 +67,7 @@ pub(super) async fn stoppable<T>(
     loop {
         let request = async {
             let asked = endpoint::cancel(&token, &endpoint.tls, CANCEL_TIMEOUT).await;
-            tokio::time::sleep(LOOK_EVERY).await;
+            crate::time::sleep(LOOK_EVERY).await;
             asked
         };
         tokio::select! {

@@ -159,7 +159,7 @@ impl Pipeline {
     }
 
     async fn run(&mut self, mut driver: Driver) {
-        let mut look = tokio::time::interval(LOOK_EVERY);
+        let mut look = crate::time::interval(LOOK_EVERY);
         self.fill().await;
         loop {
             let is_idle = self.running.is_empty();

@@ -98,7 +98,7 @@ where
         tokio::select! {
             biased;
             result = &mut work => break Some(result),
-            () = tokio::time::sleep_until(until), if stop.is_some() => break None,
+            () = crate::time::sleep_until(until), if stop.is_some() => break None,
             why = stopped(scope, gone), if stop.is_none() => {
                 stop = Some(why);
                 until = Instant::now() + STOP_LONGEST;

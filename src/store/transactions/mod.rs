@@ -151,7 +151,7 @@ where
         tokio::select! {
             biased;
             stop = stopped(scope, gone) => return Err(StoreError::from(stop).into()),
-            () = tokio::time::sleep(jittered(pause)) => {}
+            () = crate::time::sleep(jittered(pause)) => {}
         }
         pause *= 2;
     }

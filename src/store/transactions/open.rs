@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::connection::Connection;
 use super::pool::{OPEN_WAIT, Place, unavailable};
@@ -16,6 +16,7 @@ use super::transaction::Transaction;
 use super::{Isolation, Leave};
 use crate::store::scope::{Scope, StopSignal};
 use crate::store::{Store, StoreError};
+use crate::time::timeout;
 
 /// How often a begin is made on another connection when the one from the pool turns out to be broken.
 const BEGINS_MAX: usize = 4;

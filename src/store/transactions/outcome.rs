@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::connection::Peer;
@@ -14,6 +14,7 @@ use crate::store::scope::Scope;
 use crate::store::statements::{Call, Param, StatementKey};
 use crate::store::tables::column;
 use crate::store::{Store, StoreError};
+use crate::time::timeout;
 
 /// How long the answer is looked for: a restart of Postgres on the same machine is shorter, and the caller of COMMIT
 /// waits meanwhile.
@@ -59,7 +60,7 @@ pub(super) async fn find_out(store: &Store, peer: &Peer, xid: u64) -> Outcome {
         if Instant::now() + pause >= until {
             return Outcome::Unknown;
         }
-        tokio::time::sleep(pause).await;
+        crate::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
     }
 }

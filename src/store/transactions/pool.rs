@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::connection::Connection;
 use crate::store::error::StartError;
@@ -13,6 +12,7 @@ use crate::store::queue::FairQueue;
 use crate::store::scope::Lane;
 use crate::store::session::{self, Access, SET_UP_LONGEST};
 use crate::store::{StoreError, StoreOptions};
+use crate::time::timeout;
 
 /// Transactions that may wait for a connection: about a second's worth of short ones.
 const WAITING_MAX: usize = 1_024;

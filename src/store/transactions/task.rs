@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
 use super::open::{Begun, Over};
 use super::outcome::{Outcome, find_out};
@@ -17,6 +17,7 @@ use super::transaction::{CommitError, ROLLBACK_LONGEST};
 use crate::store::Store;
 use crate::store::canceller::GRACE;
 use crate::store::scope::{Scope, StopSignal};
+use crate::time::{sleep_until, timeout};
 
 /// What became of work.
 #[derive(Debug)]

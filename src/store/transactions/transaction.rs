@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
-use tokio::time::timeout;
 use tokio_postgres::{Client, Error, Row, RowStream};
 
 use super::connection::Connection;
@@ -16,6 +15,7 @@ use crate::store::group::then;
 use crate::store::pipeline::{borrow, collect};
 use crate::store::sqlstate::{Failure, failure};
 use crate::store::statements::{Call, NOT_CHECKED, Param, StatementKey};
+use crate::time::timeout;
 
 /// How long a ROLLBACK is waited for. Behind it the connection is cut, which rolls back as well.
 pub(super) const ROLLBACK_LONGEST: Duration = Duration::from_secs(5);

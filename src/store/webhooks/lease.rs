@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -14,6 +13,7 @@ use crate::store::feed::{self, LogEnd};
 use crate::store::session::{self, Access, Driven, whole_message};
 use crate::store::tables::column;
 use crate::store::{Store, StoreError, StoreOptions};
+use crate::time::timeout;
 
 /// How long a webhook is a daemon's without being renewed: after a daemon that died without a word this long passes until another one
 /// goes on, and one that Postgres does not hear stops sending before that.
