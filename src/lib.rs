@@ -41,3 +41,5 @@ pub mod server;
 pub mod store;
 #[cfg(feature = "client")]
 pub mod time;
+#[cfg(feature = "client")]
+mod wake;

@@ -194,7 +194,9 @@ impl Client {
         let entry = Entry::new(id, options, Arc::clone(&queue), started);
         let asked = async {
             let command = Control::Subscribe(Box::new(entry));
-            self.0.control.send(command).await.map_err(|_| self.0.closed())?;
+            if !self.0.tell(command).await {
+                return Err(self.0.closed());
+            }
             // From here on, giving up is telling the server.
             let subscription = Subscription::new(id, Arc::clone(&self.0), queue, cursor);
             answer.await.unwrap_or_else(|_| Err(self.0.closed()))?;
@@ -210,7 +212,9 @@ impl Client {
     /// [`Error::Timeout`] after [`Options::call_timeout`], also while there is no connection.
     pub async fn ping(&self) -> Result<Duration, Error> {
         let (reply, answer) = oneshot::channel();
-        self.0.control.send(Control::Ping(reply)).await.map_err(|_| self.0.closed())?;
+        if !self.0.tell(Control::Ping(reply)).await {
+            return Err(self.0.closed());
+        }
         let limit = self.0.call_timeout;
         let answered = crate::time::timeout(limit, answer).await.map_err(|_| Error::Timeout(limit))?;
         answered.map_err(|_| match self.0.closed() {
@@ -236,13 +240,26 @@ impl Client {
     /// [`Error::Closed`], subscriptions just end.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
-        if self.0.control.send(Control::Close(done)).await.is_ok() {
+        if self.0.tell(Control::Close(done)).await {
             let _ = closed.await;
         }
     }
 }
 
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.signals.abandon();
+    }
+}
+
 impl Handle {
+    /// Tells the task what is wanted besides calls. `false`: it is gone.
+    async fn tell(&self, command: Control) -> bool {
+        let is_told = self.control.send(command).await.is_ok();
+        self.signals.ring();
+        is_told
+    }
+
     pub(super) fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }

@@ -15,6 +15,7 @@ use super::resume::Entry;
 use super::signals::{Notes, Signals};
 use super::state::{Core, Shared, State};
 use crate::conn::ConnectionError;
+use crate::wake::Standing;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::{sync::Arc, time::Duration};
@@ -64,6 +65,8 @@ pub(super) struct Driver {
     pub(super) signals: Arc<Signals>,
     pub(super) status: watch::Sender<Status>,
     shared: Arc<Shared>,
+    /// Of this task with `signals`.
+    standing: Standing,
     /// Memory for the notes that are being read.
     notes: Notes,
     /// Memory for the callers that are about to be woken.
@@ -85,8 +88,8 @@ impl Driver {
         status: watch::Sender<Status>,
         (places, signals, shared): (Arc<Semaphore>, Arc<Signals>, Arc<Shared>),
     ) -> Self {
-        let (notes, callers) = (Notes::default(), Vec::new());
-        Self { connector, places, control, signals, status, shared, notes, callers }
+        let (standing, notes, callers) = (Standing::default(), Notes::default(), Vec::new());
+        Self { connector, places, control, signals, status, shared, standing, notes, callers }
     }
 
     /// Runs until nobody wants the client any more, or the server wants no more of it.
@@ -148,13 +151,15 @@ impl Driver {
             state.in_flight.take_woken(&mut self.callers);
         }
         wake(&mut self.callers);
+        // What was asked for meanwhile is looked at in the first turn.
+        self.signals.ring();
         let end = poll_fn(|context| self.poll_connection(context)).await;
         self.on_end(end).await
     }
 
     /// Serves the connection as far as it goes without waiting; gives its end.
     fn poll_connection(&mut self, context: &mut Context<'_>) -> Poll<ConnectionError> {
-        let Self { places, control, signals, shared, notes, callers, .. } = self;
+        let Self { places, control, signals, shared, standing, notes, callers, .. } = self;
         loop {
             let mut core = shared.lock();
             let Core { link, state, .. } = &mut *core;
@@ -165,20 +170,22 @@ impl Driver {
             link.begin_turn();
             // Callers first: what they ask for shares the next record. They cannot keep the socket waiting, because what they
             // may ask for before something is answered is bounded.
-            let (command, io) = if signals.poll(context).is_ready() {
-                (None, None)
-            } else if let Poll::Ready(command) = control.poll_recv(context) {
-                (Some(command), None)
+            let io = if signals.poll(standing, context).is_ready() {
+                None
             } else {
                 let due = state.next_due(link.instant());
-                (None, std::task::ready!(link.poll(context, due)))
+                std::task::ready!(link.poll(context, due))
             };
             link.handle(io);
-            if let Some(command) = command {
-                state.on_control(link, command);
-            }
             if signals.is_rung() {
                 signals.take(notes);
+                // Whoever sends a command rings behind it.
+                while let Ok(command) = control.try_recv() {
+                    state.on_control(link, command);
+                }
+                if signals.is_abandoned() {
+                    state.abandon(link);
+                }
                 places.add_permits(state.on_notes(notes, Some(link)));
             }
             let expired = state.in_flight.expire(link.instant(), Some(link));

@@ -4,10 +4,11 @@ use super::error::ConnectReason;
 use super::transport::{Io, Socket};
 use crate::conn::{ClientConfig, Connection, Entropy, Event, Limits, Peer};
 use crate::noise::PublicKey;
+use crate::time::Timer;
 use crate::wire::{ErrorCode, Suite, handshake::ServerHello};
 use std::task::{Context, Poll};
-use std::{pin::Pin, sync::Arc, time::Duration};
-use tokio::time::{Instant, Sleep};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// What the end of a connection may still take: our CLOSE on its way, the peer's behind it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -56,7 +57,7 @@ pub(super) struct Link {
     pub(super) info: ConnectionInfo,
     socket: Socket,
     started: Instant,
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     /// Counts writes: what was handed to the connection since the last one has not left this process.
     writes: u64,
     /// `writes` when the open connection last left something with the socket.
@@ -92,7 +93,7 @@ impl Link {
             info: ConnectionInfo::blank(transport_time),
             socket,
             started,
-            timer: Box::pin(crate::time::sleep_until(started)),
+            timer: Timer::default(),
             writes: 0,
             left_at: None,
             now: Duration::ZERO,
@@ -191,7 +192,6 @@ impl Link {
 
     /// Ready when the socket or a timer gives something to do: `None` when the connection's time or `due` may have come.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<Option<Io>> {
-        self.set_timer(due);
         while let Poll::Ready(io) = self.socket.poll_io(context) {
             self.writes += u64::from(io.wrote);
             // What was written is no reason to come back, unless the connection has more to write.
@@ -199,7 +199,9 @@ impl Link {
                 return Poll::Ready(Some(io));
             }
         }
-        self.timer.as_mut().poll(context).map(|()| None)
+        let of_connection = self.connection.poll_timeout().map(|due| self.started + due);
+        let due = of_connection.into_iter().chain(due).min();
+        self.timer.poll(context, due).map(|()| None)
     }
 
     /// Does what there is to do after something was waited for: with what happened on the socket, and what is due.
@@ -218,16 +220,6 @@ impl Link {
         if self.connection.poll_timeout().is_some_and(|due| due <= now) {
             // The connection remembers its end.
             let _ = self.connection.handle_timeout(now);
-        }
-    }
-
-    /// The timer may go off too early, never too late: it is moved only when it has to be, because a connection in use
-    /// puts its heartbeat off with every record.
-    fn set_timer(&mut self, due: Option<Instant>) {
-        let of_connection = self.connection.poll_timeout().map(|due| self.started + due);
-        let Some(due) = of_connection.into_iter().chain(due).min() else { return };
-        if self.timer.is_elapsed() || due < self.timer.deadline() {
-            self.timer.as_mut().reset(due);
         }
     }
 

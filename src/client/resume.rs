@@ -234,7 +234,7 @@ impl Subscriptions {
 
     /// Subscribes those whose time has come.
     pub(super) fn start_due(&mut self, link: &mut Link) {
-        let now = Instant::now();
+        let now = link.instant();
         let is_due =
             |entry: &Entry| matches!(entry.phase, Phase::Waiting(at) if at.is_none_or(|at| at <= now));
         let due: Vec<u64> =

@@ -2,7 +2,7 @@
 //! polls.
 
 use super::pending::PendingCall;
-use futures_util::task::AtomicWaker;
+use crate::wake::{Listener, Standing};
 use std::future::poll_fn;
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -21,8 +21,10 @@ pub(super) struct Signals {
     bell: AtomicBool,
     /// Notes wait to be taken.
     has_notes: AtomicBool,
-    /// The one task that listens. It does so each time that it waits for anything at all, so this has to be cheap.
-    listener: AtomicWaker,
+    /// Nobody has the client any more.
+    is_abandoned: AtomicBool,
+    /// The one task that listens.
+    listener: Listener,
 }
 
 /// What was noted.
@@ -102,19 +104,32 @@ impl Signals {
         self.has_notes.load(Ordering::Acquire)
     }
 
-    /// Waits for the bell. Cancel-safe: the notes stay until they are taken.
-    pub(super) async fn wait(&self) {
-        poll_fn(|context| self.poll(context)).await;
+    /// Says that nobody has the client any more.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Release);
+        self.ring();
     }
 
-    /// Ready when the bell was rung and [`take`](Self::take) has not been called since.
-    pub(super) fn poll(&self, context: &Context<'_>) -> Poll<()> {
+    /// Whether nobody has the client any more. The bell has told it.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire)
+    }
+
+    /// Waits for the bell. Cancel-safe: the notes stay until they are taken.
+    pub(super) async fn wait(&self) {
+        let mut standing = Standing::default();
+        poll_fn(|context| self.poll(&mut standing, context)).await;
+    }
+
+    /// Ready when the bell was rung and [`take`](Self::take) has not been called since. The one task that listens does so each
+    /// time that it waits for anything at all, and keeps `standing`.
+    pub(super) fn poll(&self, standing: &mut Standing, context: &Context<'_>) -> Poll<()> {
         if self.is_rung() {
             return Poll::Ready(());
         }
-        self.listener.register(context.waker());
-        // Rung between the look and the registration.
-        if self.is_rung() { Poll::Ready(()) } else { Poll::Pending }
+        // New: it may have been rung between the look and this.
+        let is_rung = self.listener.listen(standing, context) && self.is_rung();
+        if is_rung { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether the bell was rung.

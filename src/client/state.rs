@@ -195,26 +195,27 @@ impl State {
         }
     }
 
-    /// `None`: every handle is gone.
-    pub(super) fn on_control(&mut self, link: &mut Link, command: Option<Control>) {
+    pub(super) fn on_control(&mut self, link: &mut Link, command: Control) {
         match command {
-            Some(Control::Subscribe(entry)) => self.subscriptions.add(*entry),
-            Some(Control::Ping(reply)) => {
+            Control::Subscribe(entry) => self.subscriptions.add(*entry),
+            Control::Ping(reply) => {
                 let now = link.now();
                 // Too many under way: the caller is told by the end of its channel.
                 if link.connection.heartbeat(now) == Ok(true) {
                     self.pings.push_back((now, reply));
                 }
             }
-            Some(Control::Close(done)) => {
+            Control::Close(done) => {
                 self.closing = Some(done);
                 link.connection.close(ErrorCode::NO_ERROR, "");
             }
-            None => {
-                self.closing = Some(oneshot::channel().0);
-                link.connection.close(ErrorCode::NO_ERROR, "");
-            }
         }
+    }
+
+    /// Every handle is gone.
+    pub(super) fn abandon(&mut self, link: &mut Link) {
+        self.closing.get_or_insert_with(|| oneshot::channel().0);
+        link.connection.close(ErrorCode::NO_ERROR, "");
     }
 
     /// Says how many calls were given up before they were made.

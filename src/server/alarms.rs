@@ -4,7 +4,7 @@
 //! take, each time that it has something else to do, a lock that all connections share; and it would hold three times
 //! the memory.
 
-use futures_util::task::AtomicWaker;
+use crate::wake::{Listener, Standing};
 use std::{
     future::poll_fn,
     sync::{
@@ -40,7 +40,7 @@ impl Alarm {
 /// One connection's bell.
 #[derive(Debug)]
 struct Bell {
-    waker: AtomicWaker,
+    listener: Listener,
     /// The bits of the alarms that were not told yet.
     rung: AtomicU8,
     /// Where it is in [`Bells`]; changed only under the lock.
@@ -61,7 +61,7 @@ impl Bells {
     fn ring(&self, alarm: Alarm) {
         for bell in self.lock().iter() {
             bell.rung.fetch_or(alarm.bit(), Ordering::AcqRel);
-            bell.waker.wake();
+            bell.listener.wake();
         }
     }
 
@@ -91,13 +91,14 @@ impl Bells {
 pub(super) struct Alarms {
     bells: Arc<Bells>,
     bell: Arc<Bell>,
+    standing: Standing,
 }
 
 impl Alarms {
     /// The daemon may be stopping already, so that is the first alarm.
     pub(super) fn new(bells: &Arc<Bells>) -> Self {
         let bell = Bell {
-            waker: AtomicWaker::new(),
+            listener: Listener::default(),
             rung: AtomicU8::new(Alarm::Drain.bit()),
             place: AtomicUsize::new(0),
         };
@@ -106,14 +107,14 @@ impl Alarms {
         bell.place.store(all.len(), Ordering::Relaxed);
         all.push(Arc::clone(&bell));
         drop(all);
-        Self { bells: Arc::clone(bells), bell }
+        Self { bells: Arc::clone(bells), bell, standing: Standing::default() }
     }
 
     /// The next one. Cancel-safe.
     pub(super) async fn next(&mut self) -> Alarm {
         poll_fn(|cx| {
             // Before the look, so that a ring after the look wakes.
-            self.bell.waker.register(cx.waker());
+            self.bell.listener.listen(&mut self.standing, cx);
             let rung = self.bell.rung.load(Ordering::Acquire);
             let Some(alarm) = Alarm::ALL.into_iter().find(|alarm| rung & alarm.bit() != 0) else {
                 return Poll::Pending;

@@ -3,10 +3,11 @@
 //! A handler's chunk is pulled only when everything of the one before is sent and there is credit for more, so a client
 //! that gives none stops its own handler and nothing else. An answer waits until the items before it are sent.
 
-use super::{running::Running, timer::Timer};
+use super::running::Running;
 use crate::{
     conn::{ApiMisuse, Connection},
     rpc::{Answer, CLIENT_ITEMS_WINDOW, Demand, ItemPipes, Items, Status, items},
+    time::Timer,
     wire::ErrorCode,
 };
 use bytes::Bytes;

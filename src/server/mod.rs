@@ -19,7 +19,6 @@ mod running;
 mod shared;
 mod stages;
 mod subscriptions;
-mod timer;
 mod transport;
 pub mod usage;
 mod webhooks;

@@ -11,6 +11,8 @@
 //!
 //! Without it a timer is kept by the runtime that it is made in, as everywhere in tokio; a test can pause its clock then.
 
+mod timer;
+
 use std::future::{IntoFuture, pending};
 use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -18,6 +20,8 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::time::{Instant, Interval, Sleep, Timeout};
+
+pub(crate) use timer::Timer;
 
 /// The runtime that has nothing but timers.
 static TIMERS: OnceLock<Handle> = OnceLock::new();

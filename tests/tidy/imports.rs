@@ -22,9 +22,10 @@ const FLOORS: &[(&str, u8)] = &[
     ("sql", 2),
     // Bytes in, bytes out; a receiver's program needs it alone.
     ("webhook", 2),
+    ("time", 2),
     ("json", 1),
     ("noise", 1),
-    ("time", 1),
+    ("wake", 1),
     ("wire", 1),
 ];
 

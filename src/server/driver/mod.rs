@@ -15,7 +15,6 @@ use super::{
     flows::{self, Flows},
     shared::{Counted, Shared},
     subscriptions::{Output, Subscriptions, authorise_source},
-    timer::Timer,
     transport::{LINGER, ReadHalf, WriteHalf},
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     auth::{self, Principal},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Framing, Peer},
     rpc::{Answer, CancelSignal, ConnectionId, Status, Untrusted},
+    time::Timer,
     wire::ErrorCode,
 };
 use futures_util::FutureExt;

@@ -1,24 +1,53 @@
 //! One timer for the whole life of a connection.
 
-use std::pin::Pin;
-use tokio::time::{Instant, Sleep};
+use super::sleep_until;
+use crate::wake::Standing;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::{
+    task::coop::has_budget_remaining,
+    time::{Instant, Sleep},
+};
 
 /// Goes off at the time that it was last asked for, or earlier, never later.
 ///
 /// It is moved only when it has to be: a connection in use puts its heartbeat off with every record, and to take a timer
-/// out of the runtime's wheel and put it in again costs more than the record's cipher.
+/// out of the wheel and put it in again costs more than the record's cipher. For the same reason it is not told again
+/// whom to wake.
 #[derive(Default)]
-pub(super) struct Timer(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// Of the task that waits.
+    standing: Standing,
+}
 
 impl Timer {
     /// Waits until `due`, or for a shorter time; for ever without one. Cancel-safe.
-    pub(super) async fn wait(&mut self, due: Option<Instant>) {
-        let Some(due) = due else { return std::future::pending().await };
-        let sleep = self.0.get_or_insert_with(|| Box::pin(crate::time::sleep_until(due)));
+    #[cfg(any(feature = "server", test))]
+    pub(crate) async fn wait(&mut self, due: Option<Instant>) {
+        std::future::poll_fn(|cx| self.poll(cx, due)).await;
+    }
+
+    /// As [`wait`](Self::wait).
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Option<Instant>) -> Poll<()> {
+        let Some(due) = due else { return Poll::Pending };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
         if sleep.is_elapsed() || due < sleep.deadline() {
             sleep.as_mut().reset(due);
+            self.standing.clear();
         }
-        sleep.await;
+        if self.standing.is_of(cx) && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        // Without budget it hears nothing, and says so by waking at once.
+        let hears = has_budget_remaining();
+        let polled = sleep.as_mut().poll(cx);
+        if hears && polled.is_pending() {
+            self.standing.set(cx);
+        }
+        polled
     }
 }
 
