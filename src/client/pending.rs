@@ -74,6 +74,15 @@ struct State {
     is_over: bool,
 }
 
+impl State {
+    /// The outcome, once, if it is there.
+    fn take_outcome(&mut self) -> Option<Outcome> {
+        let outcome = self.outcome.take();
+        self.is_over |= outcome.is_some();
+        outcome
+    }
+}
+
 impl PendingCall {
     /// A call that the task is to make.
     pub(super) fn new(call: RpcCall, deadline: Instant, timeout: Duration, pipe: Option<Arc<Pipe>>) -> Self {
@@ -147,17 +156,13 @@ impl PendingCall {
 
     /// The outcome, once, if it is there.
     fn take_outcome(&mut self) -> Option<Outcome> {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let outcome = state.outcome.take();
-        state.is_over |= outcome.is_some();
-        outcome
+        self.state.get_mut().unwrap_or_else(PoisonError::into_inner).take_outcome()
     }
 
     /// The outcome, once.
     pub(super) fn poll(&self, context: &Context<'_>) -> Poll<Outcome> {
         let mut state = self.lock();
-        if let Some(outcome) = state.outcome.take() {
-            state.is_over = true;
+        if let Some(outcome) = state.take_outcome() {
             return Poll::Ready(outcome);
         }
         match &mut state.caller {

@@ -45,14 +45,21 @@ struct Schedule {
     /// Calls that start from here on count.
     measure_from: Instant,
     end: Instant,
-    next: AtomicU64,
     open: Option<Open>,
+}
+
+/// The numbers of the calls of one place in the closed loop: no two places count together.
+struct Numbers {
+    next: u64,
+    /// How many places there are.
+    step: u64,
 }
 
 /// The open loop.
 struct Open {
     rate: u32,
     total: u64,
+    next: AtomicU64,
     /// One permit for each call whose time has come.
     due: Semaphore,
 }
@@ -64,18 +71,20 @@ impl Schedule {
         let end = measure_from + plan.duration;
         let open = plan.rate.map(|rate| {
             let total = calls_within(rate, plan.warm_up + plan.duration);
-            Open { rate, total, due: Semaphore::new(0) }
+            Open { rate, total, next: AtomicU64::new(0), due: Semaphore::new(0) }
         });
-        Self { begin, measure_from, end, next: AtomicU64::new(0), open }
+        Self { begin, measure_from, end, open }
     }
 
     /// The number and the start of the next call; `None` when the run is over. `now` is the present.
-    async fn next(&self, now: Instant) -> Option<(u64, Instant)> {
+    async fn next(&self, now: Instant, numbers: &mut Numbers) -> Option<(u64, Instant)> {
         let Some(open) = &self.open else {
-            return (now < self.end).then(|| (self.next.fetch_add(1, Ordering::Relaxed), now));
+            let n = numbers.next;
+            numbers.next += numbers.step;
+            return (now < self.end).then_some((n, now));
         };
         open.due.acquire().await.ok()?.forget();
-        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        let n = open.next.fetch_add(1, Ordering::Relaxed);
         (n < open.total).then(|| (n, self.begin + start_of(n, open.rate)))
     }
 
@@ -116,12 +125,13 @@ pub(super) async fn run<W: Work>(
     let schedule = Arc::new(Schedule::new(&plan));
     let shards = Arc::new(Shards::new(plan.connections));
     let mut workers = JoinSet::new();
-    for _ in 0..plan.in_flight {
-        for connection in 0..plan.connections {
-            let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
-            let worker = async move { call_on(connection, &schedule, &shards, &*work).await };
-            workers.spawn_on(worker, cores.of(connection));
-        }
+    let step = u64::try_from(plan.connections * plan.in_flight).unwrap_or(u64::MAX);
+    for next in 0..step {
+        let connection = usize::try_from(next).unwrap_or_default() % plan.connections;
+        let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
+        let numbers = Numbers { next, step };
+        let worker = async move { call_on(connection, numbers, &schedule, &shards, &*work).await };
+        workers.spawn_on(worker, cores.of(connection));
     }
     if schedule.open.is_some() {
         let (schedule, places) = (Arc::clone(&schedule), plan.connections * plan.in_flight);
@@ -146,10 +156,16 @@ pub(super) async fn run<W: Work>(
 }
 
 /// Makes calls one after the other until the run is over; gives the moment of the last answer.
-async fn call_on<W: Work>(connection: usize, schedule: &Schedule, shards: &Shards, work: &W) -> Instant {
+async fn call_on<W: Work>(
+    connection: usize,
+    mut numbers: Numbers,
+    schedule: &Schedule,
+    shards: &Shards,
+    work: &W,
+) -> Instant {
     let mut now = Instant::now();
     let mut times = Times::new(connection, shards);
-    while let Some((n, start)) = schedule.next(now).await {
+    while let Some((n, start)) = schedule.next(now, &mut numbers).await {
         let outcome = work.once(connection, n).await;
         now = Instant::now();
         let counts = start >= schedule.measure_from;
@@ -214,7 +230,9 @@ mod tests {
         let shards = Shards::new(1);
         let pacing = Arc::clone(&schedule);
         std::thread::spawn(move || pacing.pace(2));
-        tokio::join!(call_on(0, &schedule, &shards, &stall), call_on(0, &schedule, &shards, &stall));
+        let [one, other] =
+            [0, 1].map(|next| call_on(0, Numbers { next, step: 2 }, &schedule, &shards, &stall));
+        tokio::join!(one, other);
         let tally = shards.sum();
         let late: u64 =
             tally.counts().filter(|(micros, _)| *micros >= 50_000.0).map(|(_, count)| count).sum();
