@@ -102,11 +102,13 @@ impl<T> StreamMap<T> {
     }
 
     /// Every stream with its value, in no order.
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.slots.iter().flatten().map(|(stream, value)| (*stream, value))
     }
 
     /// Takes everything out, in no order.
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = (u32, T)> + use<T> {
         std::mem::take(self).slots.into_iter().flatten()
     }

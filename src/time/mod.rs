@@ -19,7 +19,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::time::{Instant, Interval, Sleep, Timeout};
+use tokio::time::{Instant, Sleep, Timeout};
 
 pub(crate) use timer::Timer;
 
@@ -76,6 +76,6 @@ pub(crate) fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout
 
 /// [`tokio::time::interval`].
 #[cfg(feature = "server")]
-pub(crate) fn interval(period: Duration) -> Interval {
+pub(crate) fn interval(period: Duration) -> tokio::time::Interval {
     made(|| tokio::time::interval(period))
 }
