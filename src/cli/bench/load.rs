@@ -51,7 +51,7 @@ struct Schedule {
 /// The numbers of the calls of one place in the closed loop: no two places count together.
 struct Numbers {
     next: u64,
-    /// How many places there are.
+    /// At least as many as there are places. Odd, so that what is done with one call in sixteen is done at each of them.
     step: u64,
 }
 
@@ -125,8 +125,9 @@ pub(super) async fn run<W: Work>(
     let schedule = Arc::new(Schedule::new(&plan));
     let shards = Arc::new(Shards::new(plan.connections));
     let mut workers = JoinSet::new();
-    let step = u64::try_from(plan.connections * plan.in_flight).unwrap_or(u64::MAX);
-    for next in 0..step {
+    let places = u64::try_from(plan.connections * plan.in_flight).unwrap_or(u64::MAX);
+    let step = places | 1;
+    for next in 0..places {
         let connection = usize::try_from(next).unwrap_or_default() % plan.connections;
         let (schedule, shards, work) = (Arc::clone(&schedule), Arc::clone(&shards), Arc::clone(&work));
         let numbers = Numbers { next, step };
