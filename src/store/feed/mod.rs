@@ -182,8 +182,8 @@ struct Shared {
     database: cursor::Database,
     hub: Hub,
     readers: Readers,
-    /// Something was written here.
-    wake: Notify,
+    /// Something was written here: rung by the store itself, so that the tailer is the first to run.
+    wake: Arc<Notify>,
     /// Another daemon says that something was written.
     heard: Notify,
     /// The other daemons are to be told.
@@ -203,17 +203,7 @@ impl Feed {
     /// # Errors
     /// As [`Feed::start`].
     pub async fn of_store(store: &Store, options: FeedOptions) -> Result<Self, StoreError> {
-        let store = store.clone();
-        let endpoint = store.endpoint();
-        Self::start_with(endpoint, options, |shared| {
-            tokio::spawn(async move {
-                loop {
-                    store.woken().await;
-                    shared.wake.notify_one();
-                }
-            })
-        })
-        .await
+        Self::start_with(store.endpoint(), options, Arc::clone(&store.0.written)).await
     }
 
     /// Starts the feed of a database that has the store's schema. [`Feed::wake`] says that something was written.
@@ -222,22 +212,21 @@ impl Feed {
     /// [`StoreError::Unavailable`] when Postgres is not there, [`StoreError::Internal`] when the schema is not; the log
     /// says more.
     pub async fn start(endpoint: impl Into<Endpoint>, options: FeedOptions) -> Result<Self, StoreError> {
-        Self::start_with(endpoint.into(), options, |_| tokio::spawn(async {})).await
+        Self::start_with(endpoint.into(), options, Arc::default()).await
     }
 
     async fn start_with(
         endpoint: Endpoint,
         options: FeedOptions,
-        waker: impl FnOnce(Arc<Shared>) -> JoinHandle<()>,
+        wake: Arc<Notify>,
     ) -> Result<Self, StoreError> {
-        let begun = start::begin(endpoint, options);
+        let begun = start::begin(endpoint, options, wake);
         let (shared, position) = begun.await.map_err(|error| refused("the feed did not start", &error))?;
         let shared = Arc::new(shared);
         let tasks = vec![
             tokio::spawn(tailer::follow(Arc::clone(&shared), position)),
             tokio::spawn(listener::listen(Arc::clone(&shared))),
             tokio::spawn(keeper::keep(Arc::clone(&shared))),
-            waker(Arc::clone(&shared)),
         ];
         Ok(Self(Arc::new(Running { shared, tasks })))
     }

@@ -1,5 +1,6 @@
 //! The start of a feed: which database this is, its partitions, and the first position.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use sha2::{Digest, Sha256};
@@ -24,7 +25,11 @@ const EPOCH: &str = "SELECT m.epoch, (SELECT d.oid FROM pg_database AS d WHERE d
 const CLUSTER: &str = "SELECT system_identifier FROM pg_control_system()";
 
 /// Connects and makes what the tasks share.
-pub(super) async fn begin(endpoint: Endpoint, options: FeedOptions) -> Result<(Shared, Position), LinkError> {
+pub(super) async fn begin(
+    endpoint: Endpoint,
+    options: FeedOptions,
+    wake: Arc<Notify>,
+) -> Result<(Shared, Position), LinkError> {
     let log = Log::open(&endpoint).await?;
     let database = database(&log.link.client).await?;
     maintain(&log.link, options.retention).await?;
@@ -38,7 +43,7 @@ pub(super) async fn begin(endpoint: Endpoint, options: FeedOptions) -> Result<(S
         database,
         hub: Hub::new(moment.clone()),
         readers,
-        wake: Notify::new(),
+        wake,
         heard: Notify::new(),
         outgoing: Notify::new(),
         ready: AtomicBool::new(false),
