@@ -256,7 +256,7 @@ impl Handle {
     /// Tells the task what is wanted besides calls. `false`: it is gone.
     async fn tell(&self, command: Control) -> bool {
         let is_told = self.control.send(command).await.is_ok();
-        self.signals.ring();
+        self.signals.tell();
         is_told
     }
 

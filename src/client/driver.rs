@@ -179,14 +179,14 @@ impl Driver {
             link.handle(io);
             if signals.is_rung() {
                 signals.take(notes);
-                // Whoever sends a command rings behind it.
+                // Whoever sends a command rings behind it. Before the notes: a subscription may be dropped by one of them.
                 while let Ok(command) = control.try_recv() {
                     state.on_control(link, command);
                 }
+                places.add_permits(state.on_notes(notes, Some(link)));
                 if signals.is_abandoned() {
                     state.abandon(link);
                 }
-                places.add_permits(state.on_notes(notes, Some(link)));
             }
             let expired = state.in_flight.expire(link.instant(), Some(link));
             let taken = state.settle(link);
@@ -267,17 +267,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 done = &mut work => return Some(done),
-                command = self.control.recv() => match command {
-                    Some(Control::Subscribe(entry)) => self.shared.lock().state.subscriptions.add(*entry),
-                    // Without a connection there is no round trip.
-                    Some(Control::Ping(_)) => {}
-                    Some(Control::Close(done)) => {
-                        self.shared.lock().state.closing = Some(done);
-                        return None;
-                    }
-                    None => return None,
-                },
-                () = self.signals.wait() => self.hear(),
+                command = self.control.recv() => self.obey(command?)?,
+                () = self.signals.wait() => self.hear()?,
                 () = sleep_until(due) => {
                     let expired = self.with_state(|state| state.in_flight.expire(Instant::now(), None));
                     self.places.add_permits(expired);
@@ -286,13 +277,34 @@ impl Driver {
         }
     }
 
-    /// Takes what callers have noted, without a connection.
-    fn hear(&mut self) {
+    /// Does what a caller wants, without a connection; `None` when it wants the end.
+    fn obey(&mut self, command: Control) -> Option<()> {
+        let state = &mut self.shared.lock().state;
+        match command {
+            Control::Subscribe(entry) => state.subscriptions.add(*entry),
+            // Without a connection there is no round trip.
+            Control::Ping(_) => {}
+            Control::Close(done) => {
+                state.closing = Some(done);
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// Takes what callers want and have noted, without a connection; `None` when they want the end.
+    fn hear(&mut self) -> Option<()> {
         let mut notes = std::mem::take(&mut self.notes);
         self.signals.take(&mut notes);
+        // Before the notes: a subscription may be dropped by one of them.
+        let mut goes_on = Some(());
+        while let Ok(command) = self.control.try_recv() {
+            goes_on = goes_on.and(self.obey(command));
+        }
         let dropped = self.with_state(|state| state.on_notes(&mut notes, None));
         self.notes = notes;
         self.places.add_permits(dropped);
+        goes_on
     }
 
     /// Changes the state, and wakes who has an outcome by that.

@@ -106,8 +106,13 @@ impl Signals {
 
     /// Says that nobody has the client any more.
     pub(super) fn abandon(&self) {
-        self.is_abandoned.store(true, Ordering::Release);
-        self.ring();
+        self.note(|_| self.is_abandoned.store(true, Ordering::Release));
+    }
+
+    /// Says that a command was sent.
+    pub(super) fn tell(&self) {
+        // By way of the notes: whoever takes them behind this has the command, and whoever took them before is rung for.
+        self.note(|_| ());
     }
 
     /// Whether nobody has the client any more. The bell has told it.
