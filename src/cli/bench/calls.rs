@@ -1,6 +1,7 @@
 //! The scenarios that are calls: each is one method with its arguments.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -22,18 +23,22 @@ pub(super) struct Calls {
     arguments: Arguments,
 }
 
-/// The arguments of call number `n`.
+/// The arguments of a call.
 enum Arguments {
     /// Always the same; the answer has to be the same bytes.
     Echo(Bytes),
-    /// `before`, a number that goes around in `modulus`, `after`.
-    Numbered { before: String, modulus: u64, after: String },
+    /// `before`, a number that goes around in `modulus`, `after`: one count for all calls, so that those in flight differ.
+    Numbered { before: String, next: AtomicU64, modulus: u64, after: String },
 }
 
 impl Calls {
     pub(super) fn new(scenario: Scenario, payload: usize, clients: Vec<Client>) -> Self {
-        let numbered =
-            |before: String, modulus, after: String| Arguments::Numbered { before, modulus, after };
+        let numbered = |before: String, modulus, after: String| Arguments::Numbered {
+            before,
+            next: AtomicU64::new(0),
+            modulus,
+            after,
+        };
         let (method, arguments) = match scenario {
             Scenario::Get => {
                 let before = format!(r#"{{"table":"{TABLE}","id":""#);
@@ -70,10 +75,10 @@ impl Work for Calls {
     async fn once(&self, connection: usize, n: u64) -> Result<(), Fault> {
         let args = match &self.arguments {
             Arguments::Echo(args) => Json::new(args.clone()),
-            Arguments::Numbered { before, modulus, after } => {
+            Arguments::Numbered { before, next, modulus, after } => {
                 let mut text = String::with_capacity(before.len() + after.len() + 20);
                 text.push_str(before);
-                let number = n % modulus;
+                let number = next.fetch_add(1, Ordering::Relaxed) % modulus;
                 // Ids are text of a fixed width, filters are numbers.
                 let _infallible = match self.method {
                     "table.query" => write!(text, "{number}"),

@@ -232,7 +232,7 @@ mod tests {
         let pacing = Arc::clone(&schedule);
         std::thread::spawn(move || pacing.pace(2));
         let [one, other] =
-            [0, 1].map(|next| call_on(0, Numbers { next, step: 2 }, &schedule, &shards, &stall));
+            [0, 1].map(|next| call_on(0, Numbers { next, step: 3 }, &schedule, &shards, &stall));
         tokio::join!(one, other);
         let tally = shards.sum();
         let late: u64 =
