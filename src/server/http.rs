@@ -21,8 +21,9 @@ use hyper_util::{
 };
 use std::{
     net::SocketAddr,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Where WebSocket connections are made.
@@ -77,7 +78,7 @@ pub(super) async fn serve(
     let arrival = Arrival { peer, accepted, half_open: Arc::new(Mutex::new(Some(half_open))) };
     let service = TowerToHyperService::new(site.layer(Extension(arrival)));
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Timers(TokioTimer::new()))
         .header_read_timeout(deadline)
         .max_buf_size(HEADER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
@@ -85,6 +86,20 @@ pub(super) async fn serve(
         .with_upgrades();
     if let Err(error) = connection.await {
         tracing::debug!(%peer, %error, "HTTP connection ended");
+    }
+}
+
+/// The timers of hyper, kept where all are.
+#[derive(Clone, Debug)]
+struct Timers(TokioTimer);
+
+impl hyper::rt::Timer for Timers {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        crate::time::made(|| self.0.sleep(duration))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        crate::time::made(|| self.0.sleep_until(deadline))
     }
 }
 

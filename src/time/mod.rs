@@ -18,7 +18,7 @@ use std::io;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::time::{Instant, Sleep, Timeout};
 
 pub(crate) use timer::Timer;
@@ -41,13 +41,21 @@ pub fn start_thread() -> io::Result<()> {
     }
     let runtime = Builder::new_current_thread().enable_time().build()?;
     let handle = runtime.handle().clone();
-    std::thread::Builder::new().name("timers".to_owned()).spawn(move || runtime.block_on(pending::<()>()))?;
+    // Made before the runtime is given away: where there is no thread, it must not be dropped among tasks of another one.
+    let (give, given) = std::sync::mpsc::channel::<Runtime>();
+    let keep = move || given.recv().map(|runtime| runtime.block_on(pending::<()>()));
+    if let Err(error) = std::thread::Builder::new().name("timers".to_owned()).spawn(keep) {
+        runtime.shutdown_background();
+        return Err(error);
+    }
+    // The thread waits for it.
+    let _taken = give.send(runtime);
     let _was_not_set = TIMERS.set(handle);
     Ok(())
 }
 
-/// Makes a timer where timers are kept.
-fn made<T>(make: impl FnOnce() -> T) -> T {
+/// Makes a timer where timers are kept: `make` calls what makes it, and nothing else.
+pub(crate) fn made<T>(make: impl FnOnce() -> T) -> T {
     let _entered = TIMERS.get().map(Handle::enter);
     make()
 }
