@@ -11,11 +11,11 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Goes off at the time that it was last asked for, or earlier, never later.
+/// Goes off at the time that it was last asked for.
 ///
-/// It is moved only when it has to be: a connection in use puts its heartbeat off with every record, and to take a timer
-/// out of the wheel and put it in again costs more than the record's cipher. For the same reason it is not told again
-/// whom to wake.
+/// It is moved only when it has to be: to an earlier time at once, to a later one when it would go off. A connection in use
+/// puts its heartbeat off with every record, and to take a timer out of the wheel and put it in again costs more than the
+/// record's cipher. For the same reason it is not told again whom to wake.
 #[derive(Default)]
 pub(crate) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
@@ -24,7 +24,7 @@ pub(crate) struct Timer {
 }
 
 impl Timer {
-    /// Waits until `due`, or for a shorter time; for ever without one. Cancel-safe.
+    /// Waits until `due`; for ever without one. Cancel-safe.
     #[cfg(any(feature = "server", test))]
     pub(crate) async fn wait(&mut self, due: Option<Instant>) {
         std::future::poll_fn(|cx| self.poll(cx, due)).await;
@@ -34,6 +34,7 @@ impl Timer {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, due: Option<Instant>) -> Poll<()> {
         let Some(due) = due else { return Poll::Pending };
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        // One that went off too early goes on from here; for a time that is over it goes off again at once.
         if sleep.is_elapsed() || due < sleep.deadline() {
             sleep.as_mut().reset(due);
             self.standing.clear();
@@ -57,7 +58,7 @@ mod tests {
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
-    async fn it_goes_off_no_later_than_it_was_last_asked_to() {
+    async fn it_goes_off_when_it_was_last_asked_to() {
         let (start, mut timer) = (Instant::now(), Timer::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         // Asked for a late time and dropped, as a connection does that has something else to do.
@@ -65,12 +66,15 @@ mod tests {
         // An earlier one moves it.
         timer.wait(Some(at(5))).await;
         assert_eq!(Instant::now(), at(5));
-        // A later one does not, so that it goes off too early, and then in time.
+        // A later one does so only when it would go off.
         assert!(crate::time::timeout(Duration::from_secs(1), timer.wait(Some(at(20)))).await.is_err());
         timer.wait(Some(at(30))).await;
-        assert_eq!(Instant::now(), at(20));
-        timer.wait(Some(at(30))).await;
         assert_eq!(Instant::now(), at(30));
+        // A time that is over, with the timer at rest and with it set.
+        timer.wait(Some(at(10))).await;
+        assert!(crate::time::timeout(Duration::from_secs(1), timer.wait(Some(at(40)))).await.is_err());
+        timer.wait(Some(at(31))).await;
+        assert_eq!(Instant::now(), at(31));
         assert!(crate::time::timeout(Duration::from_secs(99), timer.wait(None)).await.is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! Calls across the loss of a connection.
 
 use crate::server::{Server, Session, config, rpc_error, within};
+use futures_util::FutureExt;
 use raystream::client::{Client, ConnectReason, Error, Options, ReconnectPolicy, Status, SubscribeOptions};
 use raystream::conn::{ConnectionError, Event};
 use raystream::wire::ErrorCode;
@@ -267,4 +268,25 @@ async fn a_call_times_out_while_there_is_no_connection() {
     // Closing does not wait for a connection either.
     within(client.close()).await;
     assert!(matches!(client.call("m", &json!(1)).await, Err(Error::Closed)));
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_dropped_while_there_is_no_connection_is_never_made() {
+    let server = Server::start(config()).await;
+    let (client, session) = server.connect().await;
+    let away = server.stop();
+    session.cut();
+    lost(&client).await;
+    for _ in 0..8 {
+        // Asked for, and dropped before anybody could look.
+        assert!(client.subscribe(SubscribeOptions::new("orders")).now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+    let server = Server::restart(away).await;
+    let call = spawn_call(&client, "m", json!(1));
+    let mut session = server.accept().await;
+    // It would be the first thing on the connection.
+    let (stream, _) = session.call().await;
+    session.respond(stream, "2").await;
+    assert_eq!(within(call).await.unwrap().unwrap(), json!(2));
 }
