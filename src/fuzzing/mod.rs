@@ -17,6 +17,7 @@ mod sql;
 mod tests;
 #[cfg(feature = "webhook")]
 mod webhook;
+mod websocket;
 
 pub use decoders::{envelope, frame, init, record};
 pub use handshake::{handshake_initiator, handshake_responder};
@@ -27,6 +28,7 @@ pub use machine::connection;
 pub use sql::{sql, sql_text};
 #[cfg(feature = "webhook")]
 pub use webhook::webhook_event;
+pub use websocket::websocket;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]);
@@ -40,6 +42,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("frame", frame),
     ("envelope", envelope),
     ("connection", connection),
+    ("websocket", websocket),
     #[cfg(any(feature = "fuzzing", feature = "client"))]
     ("json", json),
     #[cfg(feature = "sql")]

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod prepared;
 mod reader;
 pub mod registry;
+pub mod websocket;
 
 pub use deframer::{RECORD_HEAD_LEN, deframe};
 pub use error::DecodeError;

@@ -134,6 +134,11 @@ fn fuzz_connection() {
     run("connection");
 }
 
+#[test]
+fn fuzz_websocket() {
+    run("websocket");
+}
+
 #[cfg(any(feature = "fuzzing", feature = "client"))]
 #[test]
 fn fuzz_json() {

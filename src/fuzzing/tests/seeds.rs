@@ -17,6 +17,7 @@ use crate::{
         },
         frame::{FLAG_ACK, FLAG_END, FLAG_MORE, Frame},
         handshake::ServerHello,
+        websocket::{append_close, append_message, append_pong},
     },
 };
 use bytes::Bytes;
@@ -335,12 +336,40 @@ fn connection_seeds() -> Vec<(String, Vec<u8>)> {
     seeds.into_iter().map(|(name, parts)| (name.to_owned(), parts.concat())).collect()
 }
 
+/// Who sends, how it is cut and how long a message may be; then frames (RFC 6455, section 5).
+fn websocket_seeds() -> Vec<(String, Vec<u8>)> {
+    let body = [7; 300];
+    let mut masked = Vec::new();
+    for len in [0, 125, 126, 300] {
+        let _appended = append_message(&mut masked, Some([1, 2, 3, 4]), |out| {
+            out.extend_from_slice(&body[..len]);
+            true
+        });
+    }
+    append_pong(&mut masked, Some([0x37, 0xfa, 0x21, 0x3d]), b"Hello");
+    append_close(&mut masked, Some([9; 4]), Some(1000));
+    let long = [&b"\x82\x7e\x01\x00"[..], &body[..256]].concat();
+    [
+        ("of_a_client", [&[0, 0xff], &masked[..]].concat()),
+        ("long", [&[1, 0xff], &long[..]].concat()),
+        (
+            "fragments",
+            b"\x03\x10\x02\x03Hel\x89\x01?\x00\x00\x8a\x00\x80\x02lo\x82\x01!\x88\x02\x03\xe8".to_vec(),
+        ),
+        ("too_long", b"\x01\x10\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff".to_vec()),
+        ("text", b"\x01\xff\x81\x05Hello".to_vec()),
+    ]
+    .map(|(name, bytes)| (name.to_owned(), bytes))
+    .into()
+}
+
 pub(super) fn seeds() -> Seeds {
     let mut seeds = Seeds::new();
     handshake_seeds(&mut seeds);
     seeds.insert("record", record_seeds());
     seeds.insert("frame", frame_seeds());
     seeds.insert("connection", connection_seeds());
+    seeds.insert("websocket", websocket_seeds());
     let envelopes = (0_u8..).zip(envelopes());
     let picked = envelopes.map(|(pick, (name, bytes))| (name.to_owned(), [&[pick], &bytes[..]].concat()));
     let mut picked: Vec<_> = picked.collect();
