@@ -12,7 +12,7 @@ use crate::noise::PublicKey;
 /// The port of a URL that names none.
 pub const DEFAULT_PORT: u16 = 7410;
 /// The path of a WebSocket URL that names none.
-pub const DEFAULT_WEBSOCKET_PATH: &str = "/raystream";
+pub const DEFAULT_WEBSOCKET_PATH: &str = crate::wire::websocket::PATH;
 /// No host name is longer (RFC 1035 section 2.3.4).
 const HOST_MAX: usize = 253;
 const TCP_SCHEME: &str = "raystream";

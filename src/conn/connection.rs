@@ -171,7 +171,7 @@ impl Connection {
     /// The end of the connection. What [`poll_transmit`](Self::poll_transmit) still gives is to be sent.
     pub fn handle_input(&mut self, now: Duration, input: &mut BytesMut) -> Result<(), ConnectionError> {
         while self.end.is_none() {
-            match deframe(input, self.body_max()) {
+            match deframe(input, self.record_body_max()) {
                 Ok(Some(len)) => {
                     let record = RECORD_HEAD_LEN + len;
                     let handled = self.handle_record(now, &mut input[RECORD_HEAD_LEN..record]);
@@ -194,7 +194,7 @@ impl Connection {
         if self.end.is_some() {
             return self.result();
         }
-        if body.is_empty() || body.len() > self.body_max() {
+        if body.is_empty() || body.len() > self.record_body_max() {
             return self.fail(ConnectionError::Protocol("a record of a length that is not allowed"));
         }
         match self.recv_record(now, body) {
@@ -280,8 +280,8 @@ impl Connection {
         self.events.pop_front()
     }
 
-    /// Appends one record to `out`; `false` when there is nothing to send. With [`Framing::Messages`] give an empty
-    /// `out` each time: a message is one body.
+    /// Appends one record to `out`; `false`, and nothing is appended, when there is nothing to send. With
+    /// [`Framing::Messages`] what is appended is one body, and a message.
     #[must_use]
     pub fn poll_transmit(&mut self, now: Duration, out: &mut Vec<u8>) -> bool {
         let from = out.len();
@@ -410,7 +410,9 @@ impl Connection {
         self.started.saturating_add(self.limits.handshake_deadline)
     }
 
-    fn body_max(&self) -> usize {
+    /// The longest record body that is taken now, in bytes: what a message of a WebSocket may hold.
+    #[must_use]
+    pub fn record_body_max(&self) -> usize {
         match &self.phase {
             Phase::Open(session) if session.is_proved() => RECORD_BODY_MAX,
             _ => UNAUTHENTICATED_BODY_MAX,

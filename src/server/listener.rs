@@ -91,11 +91,10 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router) {
                 // Its permit is what says that it has ended: a set of tasks would wake this one for each end.
                 tokio::spawn(async move {
                     let _permit = permit;
-                    let greeting = greet(shared.clone(), site, stream, peer);
                     let panics = &shared.counters.panics;
-                    // One after the other on the heap, so that a connection holds no room for its greeting.
-                    if let Some(Some(connection)) = isolated(panics, peer, Box::pin(greeting)).await {
-                        isolated(panics, peer, connection).await;
+                    let mut next = Some(Step::new(greet(shared.clone(), site, stream, peer)));
+                    while let Some(Step(step)) = next {
+                        next = isolated(panics, peer, step).await.flatten();
                     }
                 });
             }
@@ -106,6 +105,22 @@ async fn accept(shared: &Arc<Shared>, listener: TcpListener, site: &Router) {
                 backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
             }
         }
+    }
+}
+
+/// What is done for a connection, and what comes behind it. One after the other on the heap, so that a connection holds no
+/// room for its greeting.
+pub(super) struct Step(BoxFuture<'static, Option<Step>>);
+
+impl Step {
+    pub(super) fn new(step: impl Future<Output = Option<Self>> + Send + 'static) -> Self {
+        Self(Box::pin(step))
+    }
+
+    /// Nothing comes behind it.
+    pub(super) fn last(step: impl Future<Output = ()> + Send + 'static) -> Self {
+        // Not a block of its own, which would have room for the step twice.
+        Self::new(step.map(|()| None))
     }
 }
 
@@ -120,18 +135,13 @@ async fn isolated<T>(panics: &AtomicU64, peer: SocketAddr, connection: impl Futu
 }
 
 /// Looks at the first byte, and gives what serves the connection from there on.
-async fn greet(
-    shared: Arc<Shared>,
-    site: Router,
-    mut stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<BoxFuture<'static, ()>> {
+async fn greet(shared: Arc<Shared>, site: Router, mut stream: TcpStream, peer: SocketAddr) -> Option<Step> {
     let accepted = shared.clock.now();
     let half_open = match shared.admission.half_open(peer.ip(), accepted) {
         Ok(half_open) => half_open,
         Err(reason) => {
             tracing::debug!(%peer, %reason, "connection turned away");
-            return Some(Box::pin(refuse(stream, ErrorCode::RATE_LIMITED)));
+            return Some(Step::last(refuse(stream, ErrorCode::RATE_LIMITED)));
         }
     };
     if !NODELAY_IS_INHERITED && let Err(error) = stream.set_nodelay(true) {
@@ -142,22 +152,21 @@ async fn greet(
         Ok(arrived) => arrived.ok()?,
         Err(_) => {
             tracing::debug!(%peer, "nothing came within the handshake deadline");
-            return Some(Box::pin(refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT)));
+            return Some(Step::last(refuse(stream, ErrorCode::HANDSHAKE_TIMEOUT)));
         }
     };
-    let connection: BoxFuture<'static, ()> = match *arrived.first()? {
+    Some(match *arrived.first()? {
         // HANDSHAKE_INIT is shorter than 256 bytes, so the first byte of its length is zero.
-        0 => Box::pin(driver::serve(shared, peer, accepted, tcp::split(stream, arrived), half_open)),
+        0 => Step::last(driver::serve(shared, peer, accepted, tcp::split(stream, arrived), half_open)),
         b'A'..=b'Z' => {
             let stream = Rewound::new(stream, arrived);
-            Box::pin(http::serve(site, stream, peer, accepted, half_open, deadline))
+            Step::new(http::serve(shared, site, stream, peer, accepted, half_open))
         }
         other => {
             tracing::info!(%peer, first_byte = other, "neither raystream nor HTTP");
-            Box::pin(refuse(stream, ErrorCode::PROTOCOL_ERROR))
+            Step::last(refuse(stream, ErrorCode::PROTOCOL_ERROR))
         }
-    };
-    Some(connection)
+    })
 }
 
 /// Says no in clear and hangs up.

@@ -20,9 +20,9 @@ mod shared;
 mod stages;
 mod subscriptions;
 mod transport;
+mod upgrade;
 pub mod usage;
 mod webhooks;
 
 pub use daemon::{Daemon, Setup, StartError};
-pub use http::{SUBPROTOCOL, WEBSOCKET_PATH};
 pub use webhooks::{TlsError as WebhookTlsError, check_ca_file};

@@ -177,10 +177,16 @@ tables = {{ {reader_tables} }}
 /// Calls that are running when SIGTERM comes are answered, then the connection says why it ends.
 #[tokio::test]
 async fn a_drain_lets_calls_finish() {
+    for transport in ["raystream://", "raystream+ws://"] {
+        drain_with_calls(transport).await;
+    }
+}
+
+async fn drain_with_calls(transport: &str) {
     let server = Server::start(
         "[access]\nanonymous = [\"all\"]\n[access.roles.all]\nmethods = [\"*\"]\ntables = { \"*\" = [\"read\", \"write\"] }",
     );
-    let client = connect(&server.url, None).await.unwrap();
+    let client = connect(&server.url.replace("raystream://", transport), None).await.unwrap();
     call(&client, "table.create", json!({"table": "t"})).await.unwrap();
     let writes: Vec<_> = (0..100)
         .map(|n| {
@@ -197,6 +203,28 @@ async fn a_drain_lets_calls_finish() {
         let result = write.await.unwrap();
         let refused = matches!(result, Err(ErrorCode::GOING_AWAY | ErrorCode::UNKNOWN_OUTCOME));
         assert!(result.is_ok() || refused || result.is_err_and(|code| code.is_retryable()), "a clear answer");
+    }
+    server.stop();
+}
+
+/// A WebSocket is a connection as any other: it keeps its place until it ends.
+#[tokio::test]
+async fn every_transport_has_the_same_places() {
+    let server = Server::start(
+        "[access]\nanonymous = [\"all\"]\n[access.roles.all]\nmethods = [\"*\"]\n[limits]\nconnections = 1\n",
+    );
+    for transport in ["raystream+ws://", "raystream://"] {
+        let first = connect(&server.url.replace("raystream://", transport), None).await.unwrap();
+        let url = server.url.clone();
+        let second = tokio::spawn(async move { connect(&url, None).await });
+        for _ in 0..100 {
+            call(&first, "sys.echo", json!({})).await.unwrap();
+        }
+        assert!(!second.is_finished(), "{transport}: the only place is taken");
+        first.close().await;
+        let second = tokio::time::timeout(PATIENCE, second).await.unwrap().unwrap().unwrap();
+        call(&second, "sys.echo", json!({})).await.unwrap();
+        second.close().await;
     }
     server.stop();
 }

@@ -5,8 +5,14 @@ use raystream::wire::ErrorCode;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
+const CLOSE: u8 = 0x8;
+const PING: u8 = 0x9;
+const PONG: u8 = 0xA;
+/// The first bit of a frame: it is the last of its message.
+const FIN: u8 = 0x80;
 
 /// Asks for an upgrade with more header lines; gives the head of the answer, and the connection behind it.
 fn upgrade(daemon: &TestDaemon, more: &str) -> (String, TcpStream) {
@@ -33,9 +39,13 @@ fn open(daemon: &TestDaemon) -> TcpStream {
     stream
 }
 
-/// One frame of a client (RFC 6455, section 5.2), masked with zeros.
+/// One frame of a client (RFC 6455, section 5.2) that is a whole message, masked with zeros.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x80 | opcode];
+    piece(FIN | opcode, payload)
+}
+
+fn piece(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(len @ ..126), _) => out.push(0x80 | len),
         (_, Ok(len)) => {
@@ -54,12 +64,22 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Everything that comes back for one message on a new connection.
 fn answer(daemon: &TestDaemon, opcode: u8, payload: &[u8]) -> Vec<u8> {
+    answer_to(daemon, &frame(opcode, payload))
+}
+
+/// Everything that comes back for some bytes on a new connection.
+fn answer_to(daemon: &TestDaemon, bytes: &[u8]) -> Vec<u8> {
     let mut stream = open(daemon);
     // The daemon may hang up in the middle.
-    let _may_be_cut = stream.write_all(&frame(opcode, payload));
+    let _may_be_cut = stream.write_all(bytes);
     let mut answer = Vec::new();
     let _may_be_reset = stream.read_to_end(&mut answer);
     answer
+}
+
+/// A close frame of the daemon.
+fn close(code: u16) -> Vec<u8> {
+    [&[FIN | CLOSE, 2][..], &code.to_be_bytes()].concat()
 }
 
 fn refusal(code: ErrorCode) -> Vec<u8> {
@@ -101,13 +121,87 @@ fn a_binary_message_is_one_record_body_and_nothing_else_is() {
     // A length in front, as TCP has it, makes another body.
     let said = answer(&daemon, BINARY, &[&[0, 4], &body[..]].concat());
     assert!(said.starts_with(&refusal(ErrorCode::PROTOCOL_ERROR)), "{said:02x?}");
-    // The rest ends the connection at once: no refusal at the deadline of the handshake.
+    // The rest ends the transport at once.
+    assert_eq!(answer(&daemon, TEXT, &body), close(1003), "a text message");
+    assert_eq!(answer(&daemon, BINARY, &vec![1; 65_536])[..], close(1009), "a message longer than a record");
+    assert_eq!(answer(&daemon, BINARY, &[1; 4_097])[..], close(1009), "and than a stranger may send");
     let late = refusal(ErrorCode::HANDSHAKE_TIMEOUT);
-    for (what, said) in [
-        ("a text message", answer(&daemon, TEXT, &body)),
-        ("a message longer than a record", answer(&daemon, BINARY, &vec![1; 65_536])),
-        ("an empty message", answer(&daemon, BINARY, &[])),
+    let said = answer(&daemon, BINARY, &[]);
+    assert!(!said.windows(late.len()).any(|bytes| bytes == late), "an empty message: {said:02x?}");
+}
+
+#[test]
+fn a_message_in_fragments_is_the_same_message() {
+    let daemon = shared();
+    let fragments = [
+        piece(BINARY, &[0x01]),
+        frame(PING, b"between"),
+        piece(CONTINUATION, &[]),
+        piece(CONTINUATION, &[9, 0x01]),
+        piece(FIN | CONTINUATION, &[0]),
+    ];
+    let said = answer_to(&daemon, &fragments.concat());
+    let pong = [&[FIN | PONG, 7][..], b"between"].concat();
+    let rest = said.strip_prefix(&pong[..]).unwrap_or_else(|| panic!("a pong: {said:02x?}"));
+    assert!(rest.starts_with(&refusal(ErrorCode::UNSUPPORTED_VERSION)), "{rest:02x?}");
+    assert!(rest.ends_with(&close(1000)), "{rest:02x?}");
+}
+
+#[test]
+fn what_rfc_6455_does_not_allow_ends_the_transport() {
+    let daemon = shared();
+    let mut unmasked = frame(BINARY, &[0x01, 9, 0x01, 0]);
+    unmasked[1] &= 0x7f;
+    for (what, bytes) in [
+        ("a frame without a mask", unmasked),
+        ("a reserved bit", piece(FIN | 0x40 | BINARY, &[1])),
+        ("an opcode that is not assigned", frame(0x3, &[])),
+        ("a control frame that is too long", frame(PING, &[0; 126])),
+        ("a control frame in fragments", piece(PING, &[])),
+        ("a continuation of nothing", frame(CONTINUATION, &[])),
+        ("a message inside of another", [piece(BINARY, &[1]), frame(BINARY, &[1])].concat()),
+        ("half a status", frame(CLOSE, &[3])),
     ] {
-        assert!(!said.windows(late.len()).any(|bytes| bytes == late), "{what}: {said:02x?}");
+        assert_eq!(answer_to(&daemon, &bytes)[..], close(1002), "{what}");
     }
+}
+
+#[test]
+fn pings_and_the_close_frame_are_answered() {
+    let daemon = shared();
+    // Before a record as well as behind it.
+    let mut stream = open(&daemon);
+    for payload in [&b""[..], b"a", &[0; 125]] {
+        stream.write_all(&frame(PING, payload)).unwrap();
+        let mut pong = vec![0; 2 + payload.len()];
+        stream.read_exact(&mut pong).unwrap();
+        assert_eq!(pong, [&[FIN | PONG, u8::try_from(payload.len()).unwrap()][..], payload].concat());
+    }
+    // Nobody asked for it.
+    stream.write_all(&frame(PONG, b"alive")).unwrap();
+    stream.write_all(&frame(CLOSE, &[&4_000_u16.to_be_bytes()[..], b"enough"].concat())).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.starts_with(&close(4_000)), "{rest:02x?}");
+    // Without a status it is answered without one; the record that was on its way before it is answered first.
+    let bytes = [frame(BINARY, &[0x01, 9, 0x01, 0]), frame(CLOSE, &[])].concat();
+    let said = answer_to(&daemon, &bytes);
+    assert!(said.starts_with(&refusal(ErrorCode::UNSUPPORTED_VERSION)), "{said:02x?}");
+}
+
+/// A peer that pings and does not read has one pong kept for it, not all.
+#[test]
+fn pings_of_a_peer_that_does_not_read_hold_nothing() {
+    let daemon = TestDaemon::start();
+    let mut stream = open(&daemon);
+    let before = daemon.resident_kib();
+    let pings = frame(PING, &[7; 125]).repeat(1_000);
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let mut sent = 0;
+    // Far more than the system holds in both directions; the daemon may stop to read, or give the peer up.
+    while sent < 64 << 20 && stream.write_all(&pings).is_ok() {
+        sent += pings.len();
+    }
+    let held = daemon.resident_kib().saturating_sub(before);
+    assert!(held < 16 << 10, "{held} KiB for {sent} bytes of pings");
 }

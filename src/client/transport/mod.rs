@@ -9,6 +9,7 @@ mod websocket;
 use super::error::ConnectReason;
 use super::{ServerUrl, Transport};
 use crate::conn::{Connection, Framing};
+use bytes::BytesMut;
 use std::{
     task::{Context, Poll},
     time::Duration,
@@ -40,7 +41,7 @@ impl Socket {
     pub(super) async fn connect(url: &ServerUrl) -> Result<Self, ConnectReason> {
         let stream = tcp::connect(url).await?;
         match url.transport() {
-            Transport::Tcp => Ok(Self::Tcp(tcp::TcpSocket::new(stream))),
+            Transport::Tcp => Ok(Self::Tcp(tcp::TcpSocket::new(stream, BytesMut::new()))),
             Transport::WebSocket => {
                 websocket::upgrade(url, stream).await.map(|socket| Self::WebSocket(Box::new(socket)))
             }

@@ -46,7 +46,7 @@ pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ConnectReason>
 /// A TCP stream with the bytes on their way.
 pub(in crate::client) struct TcpSocket {
     stream: TcpStream,
-    input: BytesMut,
+    pub(super) input: BytesMut,
     /// Room to make for the next read: doubled when a read fills it, halved when one leaves most of it empty.
     read_size: usize,
     output: Vec<u8>,
@@ -57,15 +57,9 @@ pub(in crate::client) struct TcpSocket {
 }
 
 impl TcpSocket {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            input: BytesMut::new(),
-            read_size: READ_MIN,
-            output: Vec::new(),
-            written: 0,
-            is_deaf: false,
-        }
+    /// `input` is what was read of the stream already.
+    pub(super) fn new(stream: TcpStream, input: BytesMut) -> Self {
+        Self { stream, input, read_size: READ_MIN, output: Vec::new(), written: 0, is_deaf: false }
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -73,6 +67,11 @@ impl TcpSocket {
     }
 
     pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
+        self.fill_by(|output| connection.poll_transmit(now, output))
+    }
+
+    /// Takes what `append` has, one record at a time, until it says that there is no more; says whether that was all.
+    pub(super) fn fill_by(&mut self, mut append: impl FnMut(&mut Vec<u8>) -> bool) -> bool {
         if !self.has_output() {
             self.output.clear();
             self.written = 0;
@@ -82,15 +81,20 @@ impl TcpSocket {
             self.output.drain(..self.written);
             self.written = 0;
         }
-        while self.output.len() - self.written < OUTPUT_MAX && connection.poll_transmit(now, &mut self.output)
-        {
-        }
+        while self.output.len() - self.written < OUTPUT_MAX && append(&mut self.output) {}
         let took_all = self.output.len() - self.written < OUTPUT_MAX;
         if self.is_deaf {
             self.output.clear();
             self.written = 0;
         }
         took_all
+    }
+
+    /// Appends what has to leave behind all else.
+    pub(super) fn append(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        if !self.is_deaf {
+            append(&mut self.output);
+        }
     }
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
@@ -115,7 +119,7 @@ impl TcpSocket {
     }
 
     /// Writes until the transport takes no more; says whether it took anything.
-    fn poll_write(&mut self, context: &mut Context<'_>) -> bool {
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>) -> bool {
         let mut wrote = false;
         while self.has_output() {
             let Poll::Ready(ready) = self.stream.poll_write_ready(context) else { return wrote };
@@ -224,7 +228,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (stream, accepted) = tokio::join!(socket.connect(address), listener.accept());
         let (mut peer, mut connection) = (accepted.unwrap().0, connected());
-        let mut socket = TcpSocket::new(stream.unwrap());
+        let mut socket = TcpSocket::new(stream.unwrap(), BytesMut::new());
         let call = RpcCall { args: Bytes::from(vec![0; 100_000]), ..RpcCall::default() };
         let mut written = 0;
         // Without a moment in which all was written.

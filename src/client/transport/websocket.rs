@@ -1,32 +1,28 @@
 //! Records as binary messages of a WebSocket (RFC 6455), subprotocol `raystream.v1`, no extensions.
 
-use super::{Io, OUTPUT_MAX};
+use super::{Io, tcp::TcpSocket};
 use crate::client::ServerUrl;
 use crate::client::error::ConnectReason;
 use crate::conn::Connection;
-use crate::wire::limits::RECORD_BODY_MAX;
-use bytes::{Bytes, BytesMut};
-use futures_util::{Sink, SinkExt, StreamExt};
+use crate::wire::websocket::{
+    Decoder, Received, SUBPROTOCOL, Sender, append_close, append_message, append_pong, close_code,
+};
+use bytes::{Buf, Bytes, BytesMut};
 use std::{
-    collections::VecDeque,
+    future::poll_fn,
+    io,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::net::TcpStream;
-use tokio_tungstenite::{
-    WebSocketStream, client_async_with_config,
-    tungstenite::{
-        ClientRequestBuilder, Error as WebSocketError, Message, http::Uri, protocol::WebSocketConfig,
-    },
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
 };
-
-/// Names what the binary messages are.
-pub(super) const SUBPROTOCOL: &str = "raystream.v1";
-/// Read buffer: grows by nothing, so it is small; longer messages are gathered piece by piece.
-const READ_BUFFER: usize = 8 * 1024;
-/// Messages taken at once, so that a fast sender does not keep this task from everything else.
-const INPUT_MESSAGES_MAX: usize = 16;
+use tokio_tungstenite::{
+    client_async_with_config,
+    tungstenite::{ClientRequestBuilder, http::Uri},
+};
 
 /// Makes a WebSocket of a fresh TCP connection.
 pub(super) async fn upgrade(url: &ServerUrl, stream: TcpStream) -> Result<WebSocketSocket, ConnectReason> {
@@ -34,166 +30,314 @@ pub(super) async fn upgrade(url: &ServerUrl, stream: TcpStream) -> Result<WebSoc
         .parse()
         .map_err(|_| ConnectReason::WebSocket("the path is not one of a URL".to_owned()))?;
     let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
-    let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .max_message_size(Some(RECORD_BODY_MAX))
-        .max_frame_size(Some(RECORD_BODY_MAX));
-    let (stream, _) = client_async_with_config(request, stream, Some(config)).await.map_err(|error| {
+    let stream = Upgrading { stream, line: Line::Begun, behind: BytesMut::new() };
+    let (upgraded, _) = client_async_with_config(request, stream, None).await.map_err(|error| {
         // Words of the library and the status: nothing that the other end wrote.
         ConnectReason::WebSocket(error.to_string())
     })?;
+    let Upgrading { stream, behind, .. } = upgraded.into_inner();
     Ok(WebSocketSocket {
-        stream,
-        input: VecDeque::new(),
-        output: VecDeque::new(),
-        output_bytes: 0,
-        must_flush: false,
-        is_deaf: false,
+        tcp: TcpSocket::new(stream, behind),
+        decoder: Decoder::new(Sender::Server),
+        masks: Masks::default(),
+        pong: None,
+        is_closed: false,
+        is_over: false,
     })
 }
 
-/// A WebSocket with the messages on their way.
+/// A stream on which the head of an HTTP response arrives, and keeps what comes behind the head.
+struct Upgrading {
+    stream: TcpStream,
+    line: Line,
+    behind: BytesMut,
+}
+
+/// Where in the head of a response the bytes have come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Begun,
+    /// Behind the end of a line.
+    Ended,
+    /// Behind the end of a line and the first byte of another.
+    EndsAgain,
+    /// Behind an empty line.
+    Empty,
+}
+
+/// How many of these bytes belong to the head, which came to `line` before them.
+fn head_len(line: &mut Line, bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|byte| {
+        *line = match (byte, *line) {
+            (b'\n', Line::Begun) => Line::Ended,
+            (b'\n', _) => Line::Empty,
+            (b'\r', Line::Ended) => Line::EndsAgain,
+            _ => Line::Begun,
+        };
+        *line == Line::Empty
+    });
+    end.map_or(bytes.len(), |at| at + 1)
+}
+
+impl AsyncRead for Upgrading {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.line == Line::Empty {
+            return Poll::Ready(Ok(()));
+        }
+        let from = out.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(context, out))?;
+        let end = from + head_len(&mut this.line, &out.filled()[from..]);
+        this.behind.extend_from_slice(&out.filled()[end..]);
+        out.set_filled(end);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Upgrading {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Keys of a client's frames: from the system's generator, so that nobody can foresee one (RFC 6455, section 5.3).
+#[derive(Default)]
+struct Masks {
+    /// Asked for together, because each question is a system call.
+    pool: [[u8; 4]; 32],
+    /// The first `left` of `pool` have not been used.
+    left: usize,
+}
+
+impl Masks {
+    /// The key of the next frame: the same until [`use_up`](Self::use_up).
+    fn peek(&mut self) -> Result<[u8; 4], getrandom::Error> {
+        if self.left == 0 {
+            getrandom::fill(self.pool.as_flattened_mut())?;
+            self.left = self.pool.len();
+        }
+        Ok(self.pool[self.left - 1])
+    }
+
+    fn use_up(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+/// A WebSocket with the bytes on their way.
 pub(in crate::client) struct WebSocketSocket {
-    stream: WebSocketStream<TcpStream>,
-    input: VecDeque<Bytes>,
-    output: VecDeque<Bytes>,
-    output_bytes: usize,
-    /// Messages were handed over that the transport may not have taken.
-    must_flush: bool,
-    is_deaf: bool,
+    tcp: TcpSocket,
+    decoder: Decoder,
+    masks: Masks,
+    /// The payload of the latest ping, which waits for room as records do.
+    pong: Option<Bytes>,
+    /// A close frame is on its way: nothing follows it.
+    is_closed: bool,
+    /// Nothing more is taken: the server said so, or broke the protocol.
+    is_over: bool,
 }
 
 impl WebSocketSocket {
     pub(super) fn has_output(&self) -> bool {
-        self.must_flush || !self.output.is_empty()
+        self.tcp.has_output()
     }
 
     pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
-        while self.output_bytes < OUTPUT_MAX {
-            let mut body = Vec::new();
-            if !connection.poll_transmit(now, &mut body) {
-                break;
+        let Self { tcp, masks, pong, is_closed, .. } = self;
+        tcp.fill_by(|output| {
+            // Without randomness nothing can be sent, and silence ends the connection.
+            let Ok(mask) = masks.peek() else { return false };
+            if *is_closed {
+                return false;
             }
-            self.output_bytes += body.len();
-            self.output.push_back(body.into());
-        }
-        let took_all = self.output_bytes < OUTPUT_MAX;
-        if self.is_deaf {
-            self.output.clear();
-            self.output_bytes = 0;
-        }
-        took_all
+            let is_appended = match pong.take() {
+                Some(payload) => {
+                    append_pong(output, Some(mask), &payload);
+                    true
+                }
+                None => append_message(output, Some(mask), |output| connection.poll_transmit(now, output)),
+            };
+            if is_appended {
+                masks.use_up();
+            }
+            is_appended
+        })
     }
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
-        let mut io = Io::default();
-        if self.poll_write(context, &mut io).is_err() {
-            self.fall_deaf();
+        match self.tcp.poll_io(context) {
+            Poll::Ready(io) => Poll::Ready(Io { eof: io.eof || self.is_over, ..io }),
+            Poll::Pending if self.is_over => Poll::Ready(Io { eof: true, ..Io::default() }),
+            Poll::Pending => Poll::Pending,
         }
-        while self.input.len() < INPUT_MESSAGES_MAX && !io.eof {
-            match self.stream.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(Message::Binary(body)))) => {
-                    self.input.push_back(body);
-                    io.read = true;
-                }
-                // The library answers pings; a close frame is followed by the end of the stream.
-                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_)))) => {}
-                // A text message is none of ours, and an error is the end.
-                Poll::Ready(Some(Ok(Message::Text(_) | Message::Frame(_)) | Err(_)) | None) => io.eof = true,
-                Poll::Pending => break,
-            }
-        }
-        if io == Io::default() { Poll::Pending } else { Poll::Ready(io) }
     }
 
-    /// Writes what the transport takes; says whether that was anything. Nobody is woken by it: what is left, the task asks
-    /// for again, and it meets an error again.
     pub(super) fn try_write(&mut self) -> bool {
-        let mut io = Io::default();
-        // Before an error something may have left.
-        let _met_again = self.poll_write(&mut Context::from_waker(Waker::noop()), &mut io);
-        io.wrote
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>, io: &mut Io) -> Result<(), WebSocketError> {
-        while !self.output.is_empty() {
-            match Pin::new(&mut self.stream).poll_ready(context) {
-                Poll::Ready(ready) => ready?,
-                Poll::Pending => return Ok(()),
-            }
-            let Some(body) = self.output.pop_front() else { break };
-            self.output_bytes -= body.len();
-            io.wrote = true;
-            self.must_flush = true;
-            self.stream.start_send_unpin(Message::Binary(body))?;
-        }
-        if self.must_flush
-            && let Poll::Ready(flushed) = Pin::new(&mut self.stream).poll_flush(context)
-        {
-            flushed?;
-            self.must_flush = false;
-        }
-        Ok(())
-    }
-
-    fn fall_deaf(&mut self) {
-        self.is_deaf = true;
-        self.must_flush = false;
-        self.output.clear();
-        self.output_bytes = 0;
+        self.tcp.try_write()
     }
 
     pub(super) fn deliver(&mut self, connection: &mut Connection, now: Duration) {
-        while let Some(body) = self.input.pop_front() {
-            // The connection remembers its end.
-            let _ = connection.handle_record(now, &mut BytesMut::from(body));
+        while !self.is_over {
+            let used = match self.decoder.decode(&mut self.tcp.input, connection.record_body_max()) {
+                Ok(Some((used, received))) => {
+                    match received {
+                        // The connection remembers its end.
+                        Received::Message(body) => drop(connection.handle_record(now, body)),
+                        Received::Fragment | Received::Pong => {}
+                        // Of several the latest is enough (RFC 6455, section 5.5.3).
+                        Received::Ping(payload) => self.pong = Some(Bytes::copy_from_slice(payload)),
+                        Received::Close(code) => self.end(code),
+                    }
+                    used
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    self.end(Some(error.close_code()));
+                    break;
+                }
+            };
+            self.tcp.input.advance(used);
+        }
+        self.tcp.input.clear();
+    }
+
+    /// Takes nothing more, and says so.
+    fn end(&mut self, code: Option<u16>) {
+        self.is_over = true;
+        self.close(code);
+    }
+
+    fn close(&mut self, code: Option<u16>) {
+        let Self { tcp, masks, is_closed, .. } = self;
+        // It is short: there is room for it however much there is.
+        if !std::mem::replace(is_closed, true)
+            && let Ok(mask) = masks.peek()
+        {
+            masks.use_up();
+            tcp.append(|output| append_close(output, Some(mask), code));
         }
     }
 
     pub(super) async fn finish(mut self) {
-        if self.stream.close(None).await.is_ok() {
-            while let Some(Ok(_)) = self.stream.next().await {}
+        // What still waits is not to be sent, and a close frame cannot overtake it.
+        if !self.tcp.has_output() {
+            self.close(Some(close_code::NORMAL));
+            poll_fn(|context| {
+                self.tcp.poll_write(context);
+                if self.tcp.has_output() { Poll::Pending } else { Poll::Ready(()) }
+            })
+            .await;
         }
+        self.tcp.finish().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
-    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
 
-    /// A WebSocket whose peer has cut the transport.
-    async fn cut() -> WebSocketSocket {
+    /// The server of a WebSocket: grants the upgrade, and says so much behind it at once, in pieces of so many bytes.
+    async fn server(listener: TcpListener, behind: &[u8], piece: usize) -> TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.push(stream.read_u8().await.unwrap());
+        }
+        let request = String::from_utf8(request).unwrap();
+        let key = request.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
+        let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {SUBPROTOCOL}\r\n\r\n"
+        );
+        for piece in [head.as_bytes(), behind].concat().chunks(piece) {
+            stream.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        stream
+    }
+
+    async fn connected(behind: &[u8], piece: usize) -> (WebSocketSocket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let url: ServerUrl = format!("raystream+ws://{}@{address}", "07".repeat(32)).parse().unwrap();
-        let accept = async {
-            let (stream, _) = listener.accept().await.unwrap();
-            #[expect(clippy::result_large_err, reason = "the signature is the library's")]
-            let with_subprotocol = |_: &Request, mut response: Response| {
-                response.headers_mut().insert("sec-websocket-protocol", SUBPROTOCOL.parse().unwrap());
-                Ok(response)
-            };
-            tokio_tungstenite::accept_hdr_async(stream, with_subprotocol).await.unwrap()
-        };
         let stream = TcpStream::connect(address).await.unwrap();
-        let (socket, peer) = tokio::join!(upgrade(&url, stream), accept);
-        let socket = socket.unwrap();
-        peer.get_ref().set_zero_linger().unwrap();
-        drop(peer);
-        socket.stream.get_ref().ready(tokio::io::Interest::ERROR).await.unwrap();
-        socket
+        let (socket, peer) = tokio::join!(upgrade(&url, stream), server(listener, behind, piece));
+        (socket.unwrap(), peer)
     }
 
     #[tokio::test]
-    async fn what_was_handed_over_before_an_error_counts_as_written() {
-        let mut socket = cut().await;
-        socket.output.push_back(Bytes::from_static(b"a call"));
-        socket.output_bytes = 6;
-        assert!(socket.try_write(), "nobody knows how much of it left");
-        assert!(socket.has_output(), "the task looks again, and meets the error");
-        let io = std::future::poll_fn(|context| socket.poll_io(context)).await;
-        assert!(io.eof && !socket.has_output());
+    async fn what_comes_behind_the_response_is_not_lost() {
+        for piece in [30, 64, 4_096] {
+            let (mut socket, mut peer) = connected(b"\x89\x02hi", piece).await;
+            peer.write_all(b"\x88\x00").await.unwrap();
+            let mut arrived = socket.tcp.input.to_vec();
+            while arrived.len() < 6 {
+                let io = poll_fn(|context| socket.poll_io(context)).await;
+                assert!(io.read);
+                arrived = socket.tcp.input.to_vec();
+            }
+            assert_eq!(arrived, b"\x89\x02hi\x88\x00");
+        }
+    }
+
+    #[test]
+    fn the_head_ends_with_an_empty_line() {
+        for (bytes, head) in [
+            (&b"a\r\nb\r\n\r\nbehind"[..], 8),
+            (b"a\nb\n\nbehind", 5),
+            (b"a\n\r\nbehind", 4),
+            (b"a\r\n\r\r\nb", 7),
+        ] {
+            let mut line = Line::Begun;
+            let found = head_len(&mut line, bytes);
+            assert_eq!(found, head, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_transport_that_is_cut_takes_nothing_more() {
+        let (mut socket, peer) = connected(b"", 4_096).await;
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+        let end = poll_fn(|context| socket.poll_io(context)).await;
+        assert!(end.eof);
+        socket.tcp.append(|output| output.extend_from_slice(b"a call"));
+        assert!(socket.has_output());
+        let io = poll_fn(|context| socket.poll_io(context)).await;
+        assert!(io.eof && !socket.has_output(), "deaf from here on");
+    }
+
+    #[test]
+    fn no_key_of_a_frame_is_used_twice() {
+        let (mut masks, mut seen) = (Masks::default(), std::collections::HashSet::new());
+        for _ in 0..100 {
+            let mask = masks.peek().unwrap();
+            assert_eq!(mask, masks.peek().unwrap());
+            masks.use_up();
+            seen.insert(mask);
+        }
+        assert!(seen.len() > 98, "{} of 100", seen.len());
     }
 }

@@ -141,10 +141,14 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
     /// Runs the connection to its end.
     async fn run(&mut self) {
         let result = self.serve().await;
-        if let Err(DriverError::Connection(end)) = &result {
+        // What cannot be read can still be answered.
+        let is_refused =
+            matches!(&result, Err(DriverError::Io(error)) if error.kind() == io::ErrorKind::InvalidData);
+        if is_refused || matches!(&result, Err(DriverError::Connection(_))) {
             // A stranger holds no half-open place while we take leave.
             self.half_open = None;
-            let has_peer_said_all = matches!(end, ConnectionError::ClosedByPeer(_));
+            let has_peer_said_all =
+                matches!(&result, Err(DriverError::Connection(ConnectionError::ClosedByPeer(_))));
             // Only at the end: an open connection does not keep room for it.
             Box::pin(self.say_goodbye(has_peer_said_all)).await;
         }
@@ -245,7 +249,11 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
             Wake::Read(read) => {
                 if read? {
                     self.read_at = now;
-                    self.reader.hand_over(&mut self.connection, now)?;
+                    let handed_over = self.reader.hand_over(&mut self.connection, now);
+                    if let Some(reply) = self.reader.reply() {
+                        self.writer.reply(reply);
+                    }
+                    handed_over?;
                 } else {
                     self.connection.handle_eof()?;
                 }

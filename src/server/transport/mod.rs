@@ -5,6 +5,7 @@ pub(super) mod tcp;
 pub(super) mod websocket;
 
 use crate::conn::{Connection, ConnectionError, Framing};
+use bytes::Bytes;
 use std::{io, time::Duration};
 
 /// Bytes a writer takes from the connection before they are on the wire: a few records, so that one write carries what
@@ -14,12 +15,23 @@ const WRITE_BATCH: usize = 256 * 1024;
 /// How long the peer has to take our last words and hang up.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
+/// What a transport itself has to answer.
+pub(super) enum Reply {
+    /// To a ping, with its payload.
+    Pong(Bytes),
+    /// To the end of what the peer sends, or to what it must not send: the status.
+    Close(Option<u16>),
+}
+
 /// The half that bytes come from.
 pub(super) trait ReadHalf: Send {
     /// How records are cut.
     const FRAMING: Framing;
 
     /// Waits for input; `false` is the end. Cancel-safe: what has arrived is kept.
+    ///
+    /// Bytes that break the transport's own protocol are an error of kind `InvalidData`; [`reply`](Self::reply) has said so
+    /// to the peer.
     fn read(&mut self) -> impl Future<Output = io::Result<bool>> + Send;
 
     /// Reads and forgets until the peer ends. Closing a socket that still has something to read resets the connection,
@@ -31,12 +43,20 @@ pub(super) trait ReadHalf: Send {
 
     /// Gives the connection what has arrived.
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError>;
+
+    /// What the transport has to answer to what was handed over; it is for [`WriteHalf::reply`].
+    fn reply(&mut self) -> Option<Reply> {
+        None
+    }
 }
 
 /// The half that bytes go to.
 pub(super) trait WriteHalf: Send {
     /// Takes records from the connection.
     fn take(&mut self, connection: &mut Connection, now: Duration);
+
+    /// Takes what the transport has to answer.
+    fn reply(&mut self, _reply: Reply) {}
 
     /// Whether something waits to be written.
     fn has_output(&self) -> bool;

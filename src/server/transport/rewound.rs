@@ -22,6 +22,11 @@ impl Rewound {
     pub(in crate::server) fn new(stream: TcpStream, arrived: BytesMut) -> Self {
         Self { stream, arrived }
     }
+
+    /// The stream, and what of it was read and not taken.
+    pub(in crate::server) fn into_parts(self) -> (TcpStream, BytesMut) {
+        (self.stream, self.arrived)
+    }
 }
 
 impl AsyncRead for Rewound {

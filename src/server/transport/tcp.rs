@@ -43,7 +43,7 @@ pub(in crate::server) async fn discard(socket: &mut (impl AsyncReadExt + Unpin))
 /// Reads with a buffer that grows with what arrives and goes when nothing is in it.
 pub(in crate::server) struct TcpReadHalf {
     socket: OwnedReadHalf,
-    buffer: BytesMut,
+    pub(super) buffer: BytesMut,
     /// `buffer` has what came before the stream was split, and nobody was told yet.
     is_rewound: bool,
     read_size: usize,
@@ -107,7 +107,7 @@ fn send_before_end(stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 /// Writes from one buffer: 0 <= `written` <= `buffer.len()`.
 pub(in crate::server) struct TcpWriteHalf {
     socket: OwnedWriteHalf,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     written: usize,
 }
 

@@ -1,113 +1,151 @@
-//! Records in binary WebSocket messages: one message, one body.
+//! Records in binary WebSocket messages, one body in each, on a TCP stream that was upgraded.
 
-use super::{ReadHalf, WRITE_BATCH, WriteHalf};
-use crate::conn::{Connection, ConnectionError, Framing};
-use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
-use bytes::Bytes;
-use futures_util::{
-    Sink, SinkExt, StreamExt,
-    stream::{SplitSink, SplitStream},
+use super::{
+    ReadHalf, Reply, WRITE_BATCH, WriteHalf,
+    tcp::{self, TcpReadHalf, TcpWriteHalf},
 };
-use std::{collections::VecDeque, future::poll_fn, io, pin::Pin, task::ready, time::Duration};
+use crate::{
+    conn::{Connection, ConnectionError, Framing},
+    wire::websocket::{
+        Decoder, Received, Sender, WebSocketError, append_close, append_message, append_pong, close_code,
+    },
+};
+use bytes::{Buf, Bytes, BytesMut};
+use std::{io, time::Duration};
+use tokio::net::TcpStream;
 
-/// Splits a socket.
-pub(in crate::server) fn split(socket: WebSocket) -> (WebSocketReadHalf, WebSocketWriteHalf) {
-    let (sink, stream) = socket.split();
-    let reader = WebSocketReadHalf { stream, message: None };
-    (reader, WebSocketWriteHalf { sink, queue: VecDeque::new(), unflushed: false })
+/// A server's frames have no mask (RFC 6455, section 5.1).
+const MASK: Option<[u8; 4]> = None;
+
+/// Splits a stream. `arrived` is what was read of it behind the request.
+pub(in crate::server) fn split(
+    stream: TcpStream,
+    arrived: BytesMut,
+) -> (WebSocketReadHalf, WebSocketWriteHalf) {
+    let (input, output) = tcp::split(stream, arrived);
+    let reader = WebSocketReadHalf { input, decoder: Decoder::new(Sender::Client), reply: None, end: None };
+    (reader, WebSocketWriteHalf { output, pong: None, is_closed: false })
 }
 
-/// Takes one message at a time.
+/// Takes frames from what is read.
 pub(in crate::server) struct WebSocketReadHalf {
-    stream: SplitStream<WebSocket>,
-    message: Option<Bytes>,
+    input: TcpReadHalf,
+    decoder: Decoder,
+    reply: Option<Reply>,
+    /// Nothing more is taken: the peer said so, or broke the protocol.
+    end: Option<Result<(), WebSocketError>>,
 }
 
 impl ReadHalf for WebSocketReadHalf {
     const FRAMING: Framing = Framing::Messages;
 
     async fn read(&mut self) -> io::Result<bool> {
-        loop {
-            match self.stream.next().await {
-                Some(Ok(Message::Binary(body))) => {
-                    self.message = Some(body);
-                    return Ok(true);
-                }
-                // The library answers pings by itself.
-                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                Some(Ok(Message::Text(_))) => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "a text message: records are binary",
-                    ));
-                }
-                Some(Ok(Message::Close(_))) | None => return Ok(false),
-                Some(Err(error)) => return Err(io::Error::other(error)),
-            }
+        match self.end {
+            None => self.input.read().await,
+            Some(Ok(())) => Ok(false),
+            Some(Err(error)) => Err(io::Error::new(io::ErrorKind::InvalidData, error)),
         }
     }
 
     async fn discard(&mut self) {
-        while let Some(Ok(_)) = self.stream.next().await {}
+        self.input.discard().await;
+    }
+
+    fn rest(&mut self) {
+        self.input.rest();
     }
 
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError> {
-        match self.message.take() {
-            Some(body) => {
-                let mut body = body.try_into_mut().unwrap_or_else(|shared| shared[..].into());
-                connection.handle_record(now, &mut body)
-            }
-            None => Ok(()),
+        while self.end.is_none() {
+            let (used, handled) =
+                match self.decoder.decode(&mut self.input.buffer, connection.record_body_max()) {
+                    Ok(Some((used, received))) => {
+                        let handled = match received {
+                            Received::Message(body) => connection.handle_record(now, body),
+                            Received::Fragment | Received::Pong => Ok(()),
+                            // Of several the latest is enough (RFC 6455, section 5.5.3).
+                            Received::Ping(payload) => {
+                                self.reply = Some(Reply::Pong(Bytes::copy_from_slice(payload)));
+                                Ok(())
+                            }
+                            Received::Close(code) => {
+                                self.reply = Some(Reply::Close(code));
+                                self.end = Some(Ok(()));
+                                Ok(())
+                            }
+                        };
+                        (used, handled)
+                    }
+                    Ok(None) => return Ok(()),
+                    Err(error) => {
+                        self.reply = Some(Reply::Close(Some(error.close_code())));
+                        self.end = Some(Err(error));
+                        break;
+                    }
+                };
+            self.input.buffer.advance(used);
+            handled?;
         }
+        self.input.buffer.clear();
+        Ok(())
+    }
+
+    fn reply(&mut self) -> Option<Reply> {
+        self.reply.take()
     }
 }
 
-/// Queues bodies and gives them to the socket one by one.
+/// Puts each body into a frame, and what answers a control frame between two of them.
 pub(in crate::server) struct WebSocketWriteHalf {
-    sink: SplitSink<WebSocket, Message>,
-    queue: VecDeque<Bytes>,
-    unflushed: bool,
+    output: TcpWriteHalf,
+    /// Waits for room, as records do: a peer that pings and does not read gets the latest.
+    pong: Option<Bytes>,
+    /// A close frame is on its way: nothing follows it.
+    is_closed: bool,
+}
+
+impl WebSocketWriteHalf {
+    fn close(&mut self, code: Option<u16>) {
+        if !std::mem::replace(&mut self.is_closed, true) {
+            append_close(&mut self.output.buffer, MASK, code);
+        }
+    }
 }
 
 impl WriteHalf for WebSocketWriteHalf {
     fn take(&mut self, connection: &mut Connection, now: Duration) {
-        let mut queued: usize = self.queue.iter().map(Bytes::len).sum();
-        while queued < WRITE_BATCH {
-            let mut body = Vec::new();
-            if !connection.poll_transmit(now, &mut body) {
-                return;
-            }
-            queued += body.len();
-            self.queue.push_back(body.into());
+        let out = &mut self.output.buffer;
+        if self.is_closed || out.len() >= WRITE_BATCH {
+            return;
+        }
+        if let Some(payload) = self.pong.take() {
+            append_pong(out, MASK, &payload);
+        }
+        while out.len() < WRITE_BATCH && append_message(out, MASK, |out| connection.poll_transmit(now, out)) {
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Pong(payload) => self.pong = Some(payload),
+            Reply::Close(code) => self.close(code),
         }
     }
 
     fn has_output(&self) -> bool {
-        self.unflushed || !self.queue.is_empty()
+        self.output.has_output()
     }
 
     async fn write(&mut self) -> io::Result<()> {
-        poll_fn(|cx| {
-            let mut sink = Pin::new(&mut self.sink);
-            while !self.queue.is_empty() {
-                ready!(sink.as_mut().poll_ready(cx)).map_err(io::Error::other)?;
-                if let Some(body) = self.queue.pop_front() {
-                    sink.as_mut().start_send(Message::Binary(body)).map_err(io::Error::other)?;
-                    self.unflushed = true;
-                }
-            }
-            ready!(sink.as_mut().poll_flush(cx)).map_err(io::Error::other)?;
-            self.unflushed = false;
-            Ok(()).into()
-        })
-        .await
+        self.output.write().await
+    }
+
+    fn rest(&mut self) {
+        self.output.rest();
     }
 
     async fn finish(&mut self) -> io::Result<()> {
-        while self.has_output() {
-            self.write().await?;
-        }
-        let frame = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-        self.sink.send(Message::Close(Some(frame))).await.map_err(io::Error::other)
+        self.close(Some(close_code::NORMAL));
+        self.output.finish().await
     }
 }
