@@ -2,7 +2,7 @@
 
 use super::{
     CLIENT_ITEMS, Encode, Envelope, Event, EventKind, Metadata, Overflow, Publish, RpcCall, RpcError,
-    RpcResponse, SERVER_ITEMS, Source, Subscribe, Subscribed, fields::Reading,
+    RpcResponse, SERVER_ITEMS, Source, Subscribe, Subscribed, fields::Reading, usual,
 };
 use crate::wire::{
     DecodeError, ErrorCode,
@@ -54,24 +54,29 @@ fn optional_text<'a>(to: &mut impl Fields<'a>, slot: u16, text: &'a Option<Strin
 
 impl Envelope for RpcCall {
     fn read(message: Source<'_>) -> Result<Self, DecodeError> {
-        use schema::RpcCall as Slot;
-        let table = Reading::new(message, "RpcCall")?;
-        let (streams, credit) = (table.u8(Slot::VT_STREAMS)?, table.u32(Slot::VT_CREDIT)?);
-        if streams & !(CLIENT_ITEMS | SERVER_ITEMS) != 0 || credit > CREDIT_MAX {
-            return Err(DecodeError::InvalidValue("streams"));
-        }
-        Ok(Self {
-            method: table.name(Slot::VT_METHOD, NAME_MAX, "method")?,
-            encoding: table.encoding(Slot::VT_ENCODING)?,
-            args: table.document(Slot::VT_ARGS)?,
-            deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
-            idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
-            metadata: table.metadata(Slot::VT_METADATA)?,
-            streams,
-            credit,
-            times: table.bool(Slot::VT_TIMES, false)?,
-        })
+        usual::read_call(message).map_or_else(|| read_call(message), Ok)
     }
+}
+
+/// Reads a call field by field.
+pub(super) fn read_call(message: Source<'_>) -> Result<RpcCall, DecodeError> {
+    use schema::RpcCall as Slot;
+    let table = Reading::new(message, "RpcCall")?;
+    let (streams, credit) = (table.u8(Slot::VT_STREAMS)?, table.u32(Slot::VT_CREDIT)?);
+    if streams & !(CLIENT_ITEMS | SERVER_ITEMS) != 0 || credit > CREDIT_MAX {
+        return Err(DecodeError::InvalidValue("streams"));
+    }
+    Ok(RpcCall {
+        method: table.name(Slot::VT_METHOD, NAME_MAX, "method")?,
+        encoding: table.encoding(Slot::VT_ENCODING)?,
+        args: table.document(Slot::VT_ARGS)?,
+        deadline_ms: table.u32(Slot::VT_DEADLINE_MS)?,
+        idempotency_key: table.idempotency_key(Slot::VT_IDEMPOTENCY_KEY)?,
+        metadata: table.metadata(Slot::VT_METADATA)?,
+        streams,
+        credit,
+        times: table.bool(Slot::VT_TIMES, false)?,
+    })
 }
 
 impl Written for RpcCall {
@@ -96,20 +101,25 @@ impl Encode for RpcCall {
     }
 
     fn encode_head(&self, out: &mut Vec<u8>) -> Option<&Bytes> {
-        flatbuffer::write(out, self)
+        usual::write_call(self, out).or_else(|| flatbuffer::write(out, self))
     }
 }
 
 impl Envelope for RpcResponse {
     fn read(message: Source<'_>) -> Result<Self, DecodeError> {
-        use schema::RpcResponse as Slot;
-        let table = Reading::new(message, "RpcResponse")?;
-        Ok(Self {
-            encoding: table.encoding(Slot::VT_ENCODING)?,
-            result: table.document(Slot::VT_RESULT)?,
-            trailers: table.metadata(Slot::VT_TRAILERS)?,
-        })
+        usual::read_response(message).map_or_else(|| read_response(message), Ok)
     }
+}
+
+/// Reads a response field by field.
+pub(super) fn read_response(message: Source<'_>) -> Result<RpcResponse, DecodeError> {
+    use schema::RpcResponse as Slot;
+    let table = Reading::new(message, "RpcResponse")?;
+    Ok(RpcResponse {
+        encoding: table.encoding(Slot::VT_ENCODING)?,
+        result: table.document(Slot::VT_RESULT)?,
+        trailers: table.metadata(Slot::VT_TRAILERS)?,
+    })
 }
 
 impl Written for RpcResponse {
@@ -128,7 +138,7 @@ impl Encode for RpcResponse {
     }
 
     fn encode_head(&self, out: &mut Vec<u8>) -> Option<&Bytes> {
-        flatbuffer::write(out, self)
+        usual::write_response(self, out).or_else(|| flatbuffer::write(out, self))
     }
 }
 

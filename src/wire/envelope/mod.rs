@@ -4,6 +4,7 @@
 
 mod fields;
 mod messages;
+mod usual;
 
 use super::{DecodeError, ErrorCode};
 use bytes::Bytes;
