@@ -48,8 +48,10 @@ fn case(name: String, unit: &'static str, new: impl Fn() -> Box<dyn FnMut(u64)> 
     Case { name, unit, new: Box::new(new) }
 }
 
+/// A call as the Rust client makes it.
 fn call(args: usize) -> RpcCall {
-    RpcCall { method: "sys.echo".into(), args: Bytes::from(vec![b'x'; args]), ..RpcCall::default() }
+    let args = Bytes::from(vec![b'x'; args]);
+    RpcCall { method: "sys.echo".into(), args, deadline_ms: 30_000, ..RpcCall::default() }
 }
 
 fn codec_cases(cases: &mut Vec<Case>) {
