@@ -17,7 +17,7 @@ mod sql;
 mod tests;
 #[cfg(feature = "webhook")]
 mod webhook;
-mod websocket;
+pub(crate) mod websocket;
 
 pub use decoders::{envelope, frame, init, record};
 pub use handshake::{handshake_initiator, handshake_responder};

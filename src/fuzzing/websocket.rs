@@ -7,8 +7,9 @@ use crate::wire::{
     },
 };
 
-#[derive(Debug, PartialEq, Eq)]
-enum Told {
+/// What a frame told, with a payload of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
     Message(Vec<u8>),
     Ping(Vec<u8>),
     Pong,
@@ -17,9 +18,9 @@ enum Told {
 }
 
 /// What a stream brings that comes in pieces of so many bytes, up to its end or to what is refused.
-fn told(sender: Sender, stream: &[u8], piece: usize, message_max: usize) -> Vec<Told> {
+pub(crate) fn told(sender: Sender, stream: &[u8], piece: usize, message_max: usize) -> Vec<Told> {
     let (mut decoder, mut input, mut all) = (Decoder::new(sender), Vec::new(), Vec::new());
-    for piece in stream.chunks(piece) {
+    for piece in stream.chunks(piece.max(1)) {
         input.extend_from_slice(piece);
         let mut used = 0;
         loop {
@@ -54,7 +55,7 @@ pub fn websocket(data: &[u8]) {
     let Some((&[how, max], stream)) = data.split_first_chunk() else { return };
     let sender = if how & 1 == 0 { Sender::Client } else { Sender::Server };
     let message_max = if max == 0xff { RECORD_BODY_MAX } else { usize::from(max) };
-    let whole = told(sender, stream, stream.len().max(1), message_max);
+    let whole = told(sender, stream, stream.len(), message_max);
     let pieces = told(sender, stream, usize::from(how >> 1) + 1, message_max);
     assert_eq!(whole, pieces, "however it is cut");
     for told_once in whole {

@@ -1,51 +1,14 @@
 //! The vectors of RFC 6455, what is refused, and another implementation at the other end.
 
 use super::*;
+use crate::fuzzing::websocket::Told;
 use proptest::prelude::*;
 
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What a stream of bytes brought, with payloads of its own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Told {
-    Message(Vec<u8>),
-    Ping(Vec<u8>),
-    Pong,
-    Close(Option<u16>),
-    Refused(WebSocketError),
-}
-
 /// Gives a decoder the stream in pieces of so many bytes.
 fn told(sender: Sender, stream: &[u8], piece: usize) -> Vec<Told> {
-    let (mut decoder, mut input, mut told) = (Decoder::new(sender), Vec::new(), Vec::new());
-    for piece in stream.chunks(piece.max(1)) {
-        input.extend_from_slice(piece);
-        let mut used = 0;
-        loop {
-            match decoder.decode(&mut input[used..], RECORD_BODY_MAX) {
-                Ok(None) => break,
-                Ok(Some((len, received))) => {
-                    used += len;
-                    match received {
-                        Received::Message(body) => told.push(Told::Message(body.to_vec())),
-                        Received::Ping(payload) => told.push(Told::Ping(payload.to_vec())),
-                        Received::Pong => told.push(Told::Pong),
-                        Received::Close(code) => {
-                            told.push(Told::Close(code));
-                            return told;
-                        }
-                        Received::Fragment => {}
-                    }
-                }
-                Err(error) => {
-                    told.push(Told::Refused(error));
-                    return told;
-                }
-            }
-        }
-        input.drain(..used);
-    }
-    told
+    crate::fuzzing::websocket::told(sender, stream, piece, RECORD_BODY_MAX)
 }
 
 fn from_client(stream: &[u8]) -> Vec<Told> {
@@ -146,17 +109,16 @@ fn what_is_not_allowed_is_refused_by_its_head() {
 
 #[test]
 fn a_message_that_is_too_long_is_refused_before_it_arrives() {
-    let refused = |stream: &[u8]| {
-        let mut stream = stream.to_vec();
-        let mut decoder = Decoder::new(Sender::Server);
-        let mut used = 0;
-        loop {
-            match decoder.decode(&mut stream[used..], 300) {
-                Ok(None) => return None,
-                Ok(Some((len, _))) => used += len,
-                Err(error) => return Some(error),
-            }
-        }
+    let refused = |stream: &[u8]| match crate::fuzzing::websocket::told(
+        Sender::Server,
+        stream,
+        stream.len(),
+        300,
+    )
+    .pop()
+    {
+        Some(Told::Refused(error)) => Some(error),
+        _ => None,
     };
     assert_eq!(refused(&[0x82, 126, 1, 44]), None);
     assert_eq!(refused(&[0x82, 126, 1, 45]), Some(WebSocketError::TooLong));
