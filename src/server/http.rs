@@ -103,9 +103,13 @@ impl hyper::rt::Timer for Timers {
 
 /// One request for each connection: a probe does not keep a place. What becomes a WebSocket stays.
 async fn one_request(mut response: Response) -> Response {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
+    let connection = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => return response,
+        // The upgrade that it names is between these two ends (RFC 9110, section 7.8).
+        StatusCode::UPGRADE_REQUIRED => "close, upgrade",
+        _ => "close",
+    };
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static(connection));
     response
 }
 
@@ -136,7 +140,7 @@ async fn websocket(
     Extension(upgrade): Extension<Upgrade>,
     mut request: Request,
 ) -> Result<Response, Refused> {
-    let granted = upgrade::grant(request.headers(), &site.shared.config.websocket.origins)?;
+    let granted = upgrade::grant(&request, &site.shared.config.websocket.origins)?;
     *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(hyper::upgrade::on(&mut request));
     Ok(granted)
 }

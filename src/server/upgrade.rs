@@ -2,7 +2,7 @@
 
 use crate::wire::websocket::SUBPROTOCOL;
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header},
     response::{IntoResponse, Response},
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -24,12 +24,25 @@ impl IntoResponse for Refused {
     }
 }
 
-/// The answer that grants a GET request.
+/// The answer that grants a request.
 ///
 /// # Errors
 /// It is not what section 4.2.1 asks for, it does not name the subprotocol, or it comes from a page that is not listed.
-pub(super) fn grant(headers: &HeaderMap, origins: &[String]) -> Result<Response, Refused> {
+pub(super) fn grant<B>(request: &Request<B>, origins: &[String]) -> Result<Response, Refused> {
     let bad = |why| Err(Refused(StatusCode::BAD_REQUEST, why));
+    let headers = request.headers();
+    if request.method() != Method::GET || request.version() < Version::HTTP_11 {
+        return Err(Refused(
+            StatusCode::UPGRADE_REQUIRED,
+            "a WebSocket is asked for with GET and HTTP/1.1\n",
+        ));
+    }
+    // What is behind the request is frames, and cannot be a body as well.
+    let has_body = headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    if has_body {
+        return bad("a request for a WebSocket has no body\n");
+    }
     if !names(headers, header::UPGRADE, "websocket") || !names(headers, header::CONNECTION, "upgrade") {
         return Err(Refused(StatusCode::UPGRADE_REQUIRED, "this is the way into a WebSocket: ask for one\n"));
     }
@@ -94,6 +107,10 @@ mod tests {
 
     /// The request of RFC 6455, section 1.2, with lines put in the place of others; an empty one is left out.
     fn asked(changes: &[(&'static str, &'static str)]) -> Result<Response, Refused> {
+        grant(&request(changes), &["https://app.example.com".to_owned()])
+    }
+
+    fn request(changes: &[(&'static str, &'static str)]) -> Request<()> {
         let mut lines = vec![
             ("host", "server.example.com"),
             ("upgrade", "websocket"),
@@ -104,11 +121,11 @@ mod tests {
         ];
         lines.retain(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
         lines.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
-        let mut headers = HeaderMap::new();
+        let mut request = Request::new(());
         for (name, value) in lines {
-            headers.append(name, HeaderValue::from_static(value));
+            request.headers_mut().append(name, HeaderValue::from_static(value));
         }
-        grant(&headers, &["https://app.example.com".to_owned()])
+        request
     }
 
     fn status(changes: &[(&'static str, &'static str)]) -> u16 {
@@ -132,6 +149,19 @@ mod tests {
     fn what_is_not_such_a_request_is_refused() {
         assert_eq!(status(&[("upgrade", "")]), 426);
         assert_eq!(status(&[("connection", "close")]), 426);
+        for (method, version) in [
+            (Method::HEAD, Version::HTTP_11),
+            (Method::POST, Version::HTTP_11),
+            (Method::GET, Version::HTTP_10),
+        ] {
+            let mut request = request(&[]);
+            *request.method_mut() = method;
+            *request.version_mut() = version;
+            assert_eq!(grant(&request, &[]).into_response().status(), StatusCode::UPGRADE_REQUIRED);
+        }
+        assert_eq!(status(&[("content-length", "0")]), 101);
+        assert_eq!(status(&[("content-length", "1")]), 400);
+        assert_eq!(status(&[("transfer-encoding", "chunked")]), 400);
         for version in ["", "12", "13, 12"] {
             let refused = asked(&[("sec-websocket-version", version)]).unwrap_err().into_response();
             assert_eq!(refused.status(), StatusCode::UPGRADE_REQUIRED);
