@@ -47,6 +47,8 @@ pub(super) async fn connect(url: &ServerUrl) -> Result<TcpStream, ConnectReason>
 pub(in crate::client) struct TcpSocket {
     stream: TcpStream,
     pub(super) input: BytesMut,
+    /// `input` has what came before this was made, and nobody was told yet.
+    is_rewound: bool,
     /// Room to make for the next read: doubled when a read fills it, halved when one leaves most of it empty.
     read_size: usize,
     output: Vec<u8>,
@@ -59,7 +61,16 @@ pub(in crate::client) struct TcpSocket {
 impl TcpSocket {
     /// `input` is what was read of the stream already.
     pub(super) fn new(stream: TcpStream, input: BytesMut) -> Self {
-        Self { stream, input, read_size: READ_MIN, output: Vec::new(), written: 0, is_deaf: false }
+        let is_rewound = !input.is_empty();
+        Self {
+            stream,
+            input,
+            is_rewound,
+            read_size: READ_MIN,
+            output: Vec::new(),
+            written: 0,
+            is_deaf: false,
+        }
     }
 
     pub(super) fn has_output(&self) -> bool {
@@ -98,11 +109,12 @@ impl TcpSocket {
     }
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
-        let mut io = Io { wrote: self.poll_write(context), ..Io::default() };
+        let wrote = self.poll_write(context);
+        let mut io = Io { wrote, read: std::mem::take(&mut self.is_rewound), eof: false };
         match self.poll_read(context) {
             Poll::Ready(Ok(0) | Err(_)) => io.eof = true,
             Poll::Ready(Ok(_)) => io.read = true,
-            Poll::Pending if io.wrote => {}
+            Poll::Pending if io.wrote || io.read => {}
             Poll::Pending => return Poll::Pending,
         }
         Poll::Ready(io)

@@ -41,8 +41,7 @@ pub(super) async fn upgrade(url: &ServerUrl, stream: TcpStream) -> Result<WebSoc
         decoder: Decoder::new(Sender::Server),
         masks: Masks::default(),
         pong: None,
-        is_closed: false,
-        is_over: false,
+        close: None,
     })
 }
 
@@ -147,10 +146,8 @@ pub(in crate::client) struct WebSocketSocket {
     masks: Masks,
     /// The payload of the latest ping, which waits for room as records do.
     pong: Option<Bytes>,
-    /// A close frame is on its way: nothing follows it.
-    is_closed: bool,
-    /// Nothing more is taken: the server said so, or broke the protocol.
-    is_over: bool,
+    /// Nothing more is taken: the server said so, or broke the protocol. What the close frame of this side says to it.
+    close: Option<Option<u16>>,
 }
 
 impl WebSocketSocket {
@@ -159,13 +156,10 @@ impl WebSocketSocket {
     }
 
     pub(super) fn fill(&mut self, connection: &mut Connection, now: Duration) -> bool {
-        let Self { tcp, masks, pong, is_closed, .. } = self;
+        let Self { tcp, masks, pong, .. } = self;
         tcp.fill_by(|output| {
             // Without randomness nothing can be sent, and silence ends the connection.
             let Ok(mask) = masks.peek() else { return false };
-            if *is_closed {
-                return false;
-            }
             let is_appended = match pong.take() {
                 Some(payload) => {
                     append_pong(output, Some(mask), &payload);
@@ -182,8 +176,8 @@ impl WebSocketSocket {
 
     pub(super) fn poll_io(&mut self, context: &mut Context<'_>) -> Poll<Io> {
         match self.tcp.poll_io(context) {
-            Poll::Ready(io) => Poll::Ready(Io { eof: io.eof || self.is_over, ..io }),
-            Poll::Pending if self.is_over => Poll::Ready(Io { eof: true, ..Io::default() }),
+            Poll::Ready(io) => Poll::Ready(Io { eof: io.eof || self.close.is_some(), ..io }),
+            Poll::Pending if self.close.is_some() => Poll::Ready(Io { eof: true, ..Io::default() }),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -193,7 +187,7 @@ impl WebSocketSocket {
     }
 
     pub(super) fn deliver(&mut self, connection: &mut Connection, now: Duration) {
-        while !self.is_over {
+        while self.close.is_none() {
             let used = match self.decoder.decode(&mut self.tcp.input, connection.record_body_max()) {
                 Ok(Some((used, received))) => {
                     match received {
@@ -202,13 +196,13 @@ impl WebSocketSocket {
                         Received::Fragment | Received::Pong => {}
                         // Of several the latest is enough (RFC 6455, section 5.5.3).
                         Received::Ping(payload) => self.pong = Some(Bytes::copy_from_slice(payload)),
-                        Received::Close(code) => self.end(code),
+                        Received::Close(code) => self.close = Some(code),
                     }
                     used
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    self.end(Some(error.close_code()));
+                    self.close = Some(Some(error.close_code()));
                     break;
                 }
             };
@@ -217,27 +211,13 @@ impl WebSocketSocket {
         self.tcp.input.clear();
     }
 
-    /// Takes nothing more, and says so.
-    fn end(&mut self, code: Option<u16>) {
-        self.is_over = true;
-        self.close(code);
-    }
-
-    fn close(&mut self, code: Option<u16>) {
-        let Self { tcp, masks, is_closed, .. } = self;
-        // It is short: there is room for it however much there is.
-        if !std::mem::replace(is_closed, true)
-            && let Ok(mask) = masks.peek()
-        {
-            masks.use_up();
-            tcp.append(|output| append_close(output, Some(mask), code));
-        }
-    }
-
     pub(super) async fn finish(mut self) {
         // What still waits is not to be sent, and a close frame cannot overtake it.
-        if !self.tcp.has_output() {
-            self.close(Some(close_code::NORMAL));
+        if !self.tcp.has_output()
+            && let Ok(mask) = self.masks.peek()
+        {
+            let code = self.close.unwrap_or(Some(close_code::NORMAL));
+            self.tcp.append(|output| append_close(output, Some(mask), code));
             poll_fn(|context| {
                 self.tcp.poll_write(context);
                 if self.tcp.has_output() { Poll::Pending } else { Poll::Ready(()) }
@@ -251,6 +231,10 @@ impl WebSocketSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::{ClientConfig, ConnectionError, Entropy, Framing, Limits};
+    use crate::noise::{StaticSecret, rust_crypto};
+    use crate::wire::{ErrorCode, Suite};
+    use std::sync::Arc;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
@@ -287,19 +271,44 @@ mod tests {
         (socket.unwrap(), peer)
     }
 
+    /// A refusal and the end of the stream, in one read with the response: the client hears why.
     #[tokio::test]
-    async fn what_comes_behind_the_response_is_not_lost() {
+    async fn what_comes_behind_the_response_is_told() {
+        let [high, low] = ErrorCode::GOING_AWAY.0.to_be_bytes();
+        let behind = [0x82, 3, 0xff, high, low, 0x88, 2, 0x03, 0xe8];
         for piece in [30, 64, 4_096] {
-            let (mut socket, mut peer) = connected(b"\x89\x02hi", piece).await;
-            peer.write_all(b"\x88\x00").await.unwrap();
-            let mut arrived = socket.tcp.input.to_vec();
-            while arrived.len() < 6 {
+            let (mut socket, mut peer) = connected(&behind, piece).await;
+            peer.shutdown().await.unwrap();
+            let mut connection = connection();
+            socket.fill(&mut connection, Duration::ZERO);
+            while connection.end().is_none() {
                 let io = poll_fn(|context| socket.poll_io(context)).await;
-                assert!(io.read);
-                arrived = socket.tcp.input.to_vec();
+                if io.read {
+                    socket.deliver(&mut connection, Duration::ZERO);
+                }
+                if io.eof {
+                    let _end = connection.handle_eof();
+                }
             }
-            assert_eq!(arrived, b"\x89\x02hi\x88\x00");
+            let end = connection.end().cloned();
+            assert!(matches!(end, Some(ConnectionError::Refused(ErrorCode::GOING_AWAY))), "{piece}: {end:?}");
         }
+    }
+
+    /// The client's end of a connection that has not begun.
+    fn connection() -> Connection {
+        let secret = StaticSecret::from_bytes([7; 32]);
+        let config = ClientConfig {
+            provider: rust_crypto(),
+            suites: vec![Suite::NK_CHACHAPOLY],
+            suite: None,
+            server_key: Some(secret.public_key(rust_crypto())),
+            identity: None,
+            psk: None,
+            limits: Limits::default(),
+        };
+        let entropy = Entropy { ephemeral: [1; 32], connection_id: [3; 16], server_time_ms: 5 };
+        Connection::client(Arc::new(config), entropy, Framing::Messages, Duration::ZERO).unwrap()
     }
 
     #[test]
