@@ -1,9 +1,22 @@
 //! The WebSocket transport from outside, by bytes of our own: what the specification says of it (section 4.3).
 
-use super::support::{TestDaemon, shared};
-use raystream::wire::ErrorCode;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use super::support::{PATIENCE, RAYSTREAM, TestDaemon, shared};
+use bytes::Bytes;
+use raystream::{
+    conn::{ClientConfig, Connection, Entropy, Event, Framing, Limits},
+    wire::{
+        ErrorCode, Suite,
+        envelope::RpcCall,
+        websocket::{Decoder, Received, Sender, append_message},
+    },
+};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
@@ -14,14 +27,17 @@ const PONG: u8 = 0xA;
 /// The first bit of a frame: it is the last of its message.
 const FIN: u8 = 0x80;
 
+fn request(more: &str) -> String {
+    format!(
+        "GET /raystream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
+    )
+}
+
 /// Asks for an upgrade with more header lines; gives the head of the answer, and the connection behind it.
 fn upgrade(daemon: &TestDaemon, more: &str) -> (String, TcpStream) {
     let mut stream = daemon.connect();
-    let request = format!(
-        "GET /raystream HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{more}\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request(more).as_bytes()).unwrap();
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
@@ -182,11 +198,96 @@ fn pings_and_the_close_frame_are_answered() {
     stream.write_all(&frame(CLOSE, &[&4_000_u16.to_be_bytes()[..], b"enough"].concat())).unwrap();
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).unwrap();
-    assert!(rest.starts_with(&close(4_000)), "{rest:02x?}");
-    // Without a status it is answered without one; the record that was on its way before it is answered first.
-    let bytes = [frame(BINARY, &[0x01, 9, 0x01, 0]), frame(CLOSE, &[])].concat();
-    let said = answer_to(&daemon, &bytes);
-    assert!(said.starts_with(&refusal(ErrorCode::UNSUPPORTED_VERSION)), "{said:02x?}");
+    assert_eq!(rest, close(4_000));
+    // Without a status it is answered without one, behind the pong that waits.
+    assert_eq!(answer_to(&daemon, &frame(CLOSE, &[])), [FIN | CLOSE, 0]);
+    let said = answer_to(&daemon, &[frame(PING, b"a"), frame(CLOSE, &[])].concat());
+    assert_eq!(said, [FIN | PONG, 1, b'a', FIN | CLOSE, 0]);
+    let said = answer_to(&daemon, &[frame(PING, b"a"), frame(TEXT, &[])].concat());
+    assert_eq!(said, [&[FIN | PONG, 1, b'a'][..], &close(1003)].concat());
+}
+
+/// Frames that come together with the request are taken when it is granted, however much of either is read at once.
+#[test]
+fn frames_may_come_together_with_the_request() {
+    let daemon = shared();
+    for filling in [0, 400, 700, 5_000] {
+        let request =
+            request(&format!("Sec-WebSocket-Protocol: raystream.v1\r\nX: {}\r\n", "x".repeat(filling)));
+        let frames = [frame(PING, b"first"), frame(PING, &[7; 100]), frame(CLOSE, &[])].concat();
+        let said = daemon.exchange(&[request.as_bytes(), &frames].concat());
+        let end = said.windows(4).position(|bytes| bytes == b"\r\n\r\n").expect("a head") + 4;
+        let expected = [&[FIN | PONG, 100][..], &[7; 100], &[FIN | CLOSE, 0]].concat();
+        assert!(said[end..].ends_with(&expected), "{filling}: {:02x?}", &said[end..]);
+    }
+}
+
+/// A peer that says its end while more is queued for it than it may have queued: the end is heard all the same, and the
+/// daemon stops when it is told to.
+#[test]
+fn an_end_is_heard_although_there_is_no_room() {
+    let mut command = Command::new(RAYSTREAM);
+    command.env("RAYSTREAM_LIMITS__OUTBOUND", "128KiB");
+    let mut daemon = TestDaemon::start_with(command);
+    let mut stream = open(&daemon);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut client = client(&daemon);
+    send(&mut client, &mut stream, &[]);
+    let mut decoder = Decoder::new(Sender::Server);
+    let mut input = Vec::new();
+    let mut read = |client: &mut Connection, stream: &mut TcpStream| {
+        let mut piece = [0; 4_096];
+        let len = stream.read(&mut piece).unwrap();
+        input.extend_from_slice(&piece[..len]);
+        while let Some((used, received)) = decoder.decode(&mut input, 65_535).unwrap() {
+            match received {
+                Received::Message(body) => client.handle_record(Duration::ZERO, body).unwrap(),
+                Received::Close(_) => return true,
+                other => panic!("{other:?}"),
+            }
+            input.drain(..used);
+        }
+        assert_ne!(len, 0, "no end without a close frame");
+        false
+    };
+    while !matches!(client.poll_event(), Some(Event::Connected(..))) {
+        assert!(!read(&mut client, &mut stream));
+    }
+    let args = Bytes::from(format!("\"{}\"", "x".repeat(200_000)));
+    let args = Bytes::from([b"{\"a\":", &args[..], b"}"].concat());
+    client.call(&RpcCall { method: "sys.echo".into(), args, ..RpcCall::default() }).unwrap();
+    send(&mut client, &mut stream, &frame(CLOSE, &[]));
+    while !read(&mut client, &mut stream) {}
+    daemon.signal("TERM");
+    let deadline = Instant::now() + PATIENCE;
+    while daemon.is_alive() {
+        assert!(Instant::now() < deadline, "it stops:\n{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn client(daemon: &TestDaemon) -> Connection {
+    let key = daemon.url.trim_start_matches("raystream://").split('@').next().expect("a key");
+    let config = ClientConfig {
+        provider: raystream::noise::rust_crypto(),
+        suites: vec![Suite::NK_CHACHAPOLY],
+        suite: None,
+        server_key: Some(key.parse().expect("a public key")),
+        identity: None,
+        psk: None,
+        limits: Limits::default(),
+    };
+    let entropy = Entropy { ephemeral: [42; 32], connection_id: [0; 16], server_time_ms: 0 };
+    Connection::client(Arc::new(config), entropy, Framing::Messages, Duration::ZERO)
+        .expect("a sound configuration")
+}
+
+/// Sends what a client has to say, and some bytes behind it, in one write.
+fn send(client: &mut Connection, stream: &mut TcpStream, behind: &[u8]) {
+    let mut out = Vec::new();
+    while append_message(&mut out, Some([1, 2, 3, 4]), |out| client.poll_transmit(Duration::ZERO, out)) {}
+    out.extend_from_slice(behind);
+    stream.write_all(&out).unwrap();
 }
 
 /// A peer that pings and does not read has one pong kept for it, not all.
@@ -196,7 +297,7 @@ fn pings_of_a_peer_that_does_not_read_hold_nothing() {
     let mut stream = open(&daemon);
     let before = daemon.resident_kib();
     let pings = frame(PING, &[7; 125]).repeat(1_000);
-    stream.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
     let mut sent = 0;
     // Far more than the system holds in both directions; the daemon may stop to read, or give the peer up.
     while sent < 64 << 20 && stream.write_all(&pings).is_ok() {

@@ -144,6 +144,10 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         // What cannot be read can still be answered.
         let is_refused =
             matches!(&result, Err(DriverError::Io(error)) if error.kind() == io::ErrorKind::InvalidData);
+        if is_refused {
+            // It gets no more than the reason.
+            let _truncated = self.connection.handle_eof();
+        }
         if is_refused || matches!(&result, Err(DriverError::Connection(_))) {
             // A stranger holds no half-open place while we take leave.
             self.half_open = None;
@@ -250,7 +254,7 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
                 if read? {
                     self.read_at = now;
                     let handed_over = self.reader.hand_over(&mut self.connection, now);
-                    if let Some(reply) = self.reader.reply() {
+                    while let Some(reply) = self.reader.reply() {
                         self.writer.reply(reply);
                     }
                     handed_over?;

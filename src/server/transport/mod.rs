@@ -19,7 +19,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 pub(super) enum Reply {
     /// To a ping, with its payload.
     Pong(Bytes),
-    /// To the end of what the peer sends, or to what it must not send: the status.
+    /// At the end, to the end of what the peer sends or to what it must not send: the status.
     Close(Option<u16>),
 }
 
@@ -30,8 +30,8 @@ pub(super) trait ReadHalf: Send {
 
     /// Waits for input; `false` is the end. Cancel-safe: what has arrived is kept.
     ///
-    /// Bytes that break the transport's own protocol are an error of kind `InvalidData`; [`reply`](Self::reply) has said so
-    /// to the peer.
+    /// Bytes that break the transport's own protocol are an error of kind `InvalidData`; [`reply`](Self::reply) has what is to
+    /// be said to the peer.
     fn read(&mut self) -> impl Future<Output = io::Result<bool>> + Send;
 
     /// Reads and forgets until the peer ends. Closing a socket that still has something to read resets the connection,
@@ -44,7 +44,7 @@ pub(super) trait ReadHalf: Send {
     /// Gives the connection what has arrived.
     fn hand_over(&mut self, connection: &mut Connection, now: Duration) -> Result<(), ConnectionError>;
 
-    /// What the transport has to answer to what was handed over; it is for [`WriteHalf::reply`].
+    /// What the transport has to answer to what was handed over, one after the other; it is for [`WriteHalf::reply`].
     fn reply(&mut self) -> Option<Reply> {
         None
     }

@@ -23,15 +23,19 @@ pub(in crate::server) fn split(
     arrived: BytesMut,
 ) -> (WebSocketReadHalf, WebSocketWriteHalf) {
     let (input, output) = tcp::split(stream, arrived);
-    let reader = WebSocketReadHalf { input, decoder: Decoder::new(Sender::Client), reply: None, end: None };
-    (reader, WebSocketWriteHalf { output, pong: None, is_closed: false })
+    let decoder = Decoder::new(Sender::Client);
+    let reader = WebSocketReadHalf { input, decoder, pong: None, close: None, end: None };
+    (reader, WebSocketWriteHalf { output, pong: None, close: Some(close_code::NORMAL) })
 }
 
 /// Takes frames from what is read.
 pub(in crate::server) struct WebSocketReadHalf {
     input: TcpReadHalf,
     decoder: Decoder,
-    reply: Option<Reply>,
+    /// The payload of the latest ping.
+    pong: Option<Bytes>,
+    /// What the close frame of this side is to say.
+    close: Option<Option<u16>>,
     /// Nothing more is taken: the peer said so, or broke the protocol.
     end: Option<Result<(), WebSocketError>>,
 }
@@ -65,11 +69,11 @@ impl ReadHalf for WebSocketReadHalf {
                             Received::Fragment | Received::Pong => Ok(()),
                             // Of several the latest is enough (RFC 6455, section 5.5.3).
                             Received::Ping(payload) => {
-                                self.reply = Some(Reply::Pong(Bytes::copy_from_slice(payload)));
+                                self.pong = Some(Bytes::copy_from_slice(payload));
                                 Ok(())
                             }
                             Received::Close(code) => {
-                                self.reply = Some(Reply::Close(code));
+                                self.close = Some(code);
                                 self.end = Some(Ok(()));
                                 Ok(())
                             }
@@ -78,7 +82,7 @@ impl ReadHalf for WebSocketReadHalf {
                     }
                     Ok(None) => return Ok(()),
                     Err(error) => {
-                        self.reply = Some(Reply::Close(Some(error.close_code())));
+                        self.close = Some(Some(error.close_code()));
                         self.end = Some(Err(error));
                         break;
                     }
@@ -91,7 +95,7 @@ impl ReadHalf for WebSocketReadHalf {
     }
 
     fn reply(&mut self) -> Option<Reply> {
-        self.reply.take()
+        self.pong.take().map(Reply::Pong).or_else(|| self.close.take().map(Reply::Close))
     }
 }
 
@@ -100,25 +104,16 @@ pub(in crate::server) struct WebSocketWriteHalf {
     output: TcpWriteHalf,
     /// Waits for room, as records do: a peer that pings and does not read gets the latest.
     pong: Option<Bytes>,
-    /// A close frame is on its way: nothing follows it.
-    is_closed: bool,
-}
-
-impl WebSocketWriteHalf {
-    fn close(&mut self, code: Option<u16>) {
-        if !std::mem::replace(&mut self.is_closed, true) {
-            append_close(&mut self.output.buffer, MASK, code);
-        }
-    }
+    /// What the close frame says. It is the last, behind all that is queued by then: there is always room to come.
+    close: Option<u16>,
 }
 
 impl WriteHalf for WebSocketWriteHalf {
     fn take(&mut self, connection: &mut Connection, now: Duration) {
         let out = &mut self.output.buffer;
-        if self.is_closed || out.len() >= WRITE_BATCH {
-            return;
-        }
-        if let Some(payload) = self.pong.take() {
+        if out.len() < WRITE_BATCH
+            && let Some(payload) = self.pong.take()
+        {
             append_pong(out, MASK, &payload);
         }
         while out.len() < WRITE_BATCH && append_message(out, MASK, |out| connection.poll_transmit(now, out)) {
@@ -128,7 +123,7 @@ impl WriteHalf for WebSocketWriteHalf {
     fn reply(&mut self, reply: Reply) {
         match reply {
             Reply::Pong(payload) => self.pong = Some(payload),
-            Reply::Close(code) => self.close(code),
+            Reply::Close(code) => self.close = code,
         }
     }
 
@@ -145,7 +140,7 @@ impl WriteHalf for WebSocketWriteHalf {
     }
 
     async fn finish(&mut self) -> io::Result<()> {
-        self.close(Some(close_code::NORMAL));
+        append_close(&mut self.output.buffer, MASK, self.close);
         self.output.finish().await
     }
 }
