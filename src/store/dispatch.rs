@@ -1,8 +1,9 @@
 //! From callers to connections: a fair queue in front of a few pipelines, each with a bounded number of statements.
 //!
-//! Queries go to a connection as soon as it has room. Reads and writes by id go to one that has nothing to do, all that wait
-//! at once: they share a statement or a transaction (see `group`). Writes of one document are never on two connections: they would only wait there for
-//! one another, and could lock each other out.
+//! Queries go to a connection as soon as it has room. Reads and writes by id are taken by one that has nothing to do, all that
+//! wait when it looks: they share a statement or a transaction (see `group`). It looks when its task has its turn, so what comes
+//! in one record of a client, or at the same moment from several, is there. Writes of one document are never on two connections:
+//! they would only wait there for one another, and could lock each other out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -139,6 +140,8 @@ struct Line {
     load: usize,
     inbox: VecDeque<Job>,
     bell: Arc<Notify>,
+    /// It was told to look, and has not looked since.
+    is_called: bool,
     /// The documents that it writes: until it has nothing to do.
     rows: Vec<u64>,
 }
@@ -261,13 +264,23 @@ impl Dispatch {
     pub(super) fn exchange(&self, line: usize, finished: usize) -> VecDeque<Job> {
         let mut state = self.state();
         state.lines[line].load -= finished;
-        if finished > 0 {
-            if state.lines[line].load == 0 {
-                state.release(line);
+        state.lines[line].is_called = false;
+        let is_idle = state.lines[line].load == 0;
+        if finished > 0 && is_idle {
+            state.release(line);
+        }
+        if !state.access.is_grouped() {
+            if finished > 0 {
+                state.hand_out();
             }
+            return std::mem::take(&mut state.lines[line].inbox);
+        }
+        let group = if is_idle { state.take_group(line) } else { VecDeque::new() };
+        if !group.is_empty() {
+            // What it did not take is for the next one. Where it found nothing for itself, others find nothing either.
             state.hand_out();
         }
-        std::mem::take(&mut state.lines[line].inbox)
+        group
     }
 
     /// A connection is there. Answers what rings when there is something for it.
@@ -287,7 +300,7 @@ impl Dispatch {
         let mut state = self.state();
         state.release(line);
         let line = &mut state.lines[line];
-        line.is_live = false;
+        (line.is_live, line.is_called) = (false, false);
         line.load = 0;
         let inbox = std::mem::take(&mut line.inbox);
         for job in inbox.into_iter().rev() {
@@ -367,17 +380,13 @@ impl State {
     /// Gives what waits to the connections that have room, always to the one with the least. Answers whether there is a
     /// connection at all.
     fn hand_out(&mut self) -> bool {
-        let mut is_live = false;
+        if self.access.is_grouped() {
+            self.call_one();
+            return self.lines.iter().any(|line| line.is_live);
+        }
         loop {
-            let lines = self.lines.iter_mut().enumerate().filter(|(_, line)| line.is_live);
-            let Some((index, line)) = lines.min_by_key(|(_, line)| line.load) else { return is_live };
-            is_live = true;
-            if self.access.is_grouped() {
-                if line.load > 0 || !self.hand_out_group(index) {
-                    return true;
-                }
-                continue;
-            }
+            let lines = self.lines.iter_mut().filter(|line| line.is_live);
+            let Some(line) = lines.min_by_key(|line| line.load) else { return false };
             if line.load >= PIPELINE_MAX {
                 return true;
             }
@@ -388,9 +397,19 @@ impl State {
         }
     }
 
-    /// Gives a connection that has nothing to do what waits, as much as may go together. Answers whether
-    /// there were any.
-    fn hand_out_group(&mut self, line: usize) -> bool {
+    /// Has a connection that has nothing to do look for a group, unless one is about to.
+    fn call_one(&mut self) {
+        if self.waiting.len() == 0 || self.lines.iter().any(|line| line.is_called) {
+            return;
+        }
+        if let Some(line) = self.lines.iter_mut().find(|line| line.is_live && line.load == 0) {
+            line.is_called = true;
+            line.bell.notify_one();
+        }
+    }
+
+    /// Takes for a connection that has nothing to do what waits, as much as may go together.
+    fn take_group(&mut self, line: usize) -> VecDeque<Job> {
         let now = Instant::now();
         let Self { lines, waiting, writing, apart, access, .. } = self;
         let writes = *access == Access::Write;
@@ -413,14 +432,9 @@ impl State {
             Take::Yes
         });
         let line = &mut lines[line];
-        if taken.is_empty() {
-            return false;
-        }
         line.load = taken.len();
         line.rows.extend(taken.iter().filter(|_| writes).filter_map(Job::row));
-        line.inbox.extend(taken);
-        line.bell.notify_one();
-        true
+        taken.into()
     }
 
     /// A connection has nothing to do: what it wrote may be written by others.
@@ -436,6 +450,7 @@ mod tests {
     use super::super::statements::{Operation, Point, StatementKey};
     use super::super::types::TablePtr;
     use super::*;
+    use futures_util::FutureExt;
     use tokio::sync::Semaphore;
 
     fn write(row: Option<u64>) -> Call {
@@ -478,13 +493,17 @@ mod tests {
     #[tokio::test]
     async fn writes_gather_while_a_connection_works_and_one_document_is_on_one_connection() {
         let mut bench = Bench::new(2);
-        for row in [1, 2, 1, 3, 3, 4] {
+        for (line, row) in [(0, 1), (1, 2)] {
+            bench.ask(1, Some(row));
+            assert_eq!(
+                Bench::rows(&bench.dispatch.exchange(line, 0)),
+                [Some(row)],
+                "nothing waits for company"
+            );
+        }
+        for row in [1, 3, 3, 4] {
             bench.ask(1, Some(row));
         }
-        let first = bench.dispatch.exchange(0, 0);
-        let second = bench.dispatch.exchange(1, 0);
-        assert_eq!(Bench::rows(&first), [Some(1)], "nothing waits for company");
-        assert_eq!(Bench::rows(&second), [Some(2)]);
         let group = bench.dispatch.exchange(1, 1);
         assert_eq!(Bench::rows(&group), [Some(3), Some(3), Some(4)], "1 is written by the other connection");
         assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 1)), [Some(1)], "and then again");
@@ -502,6 +521,28 @@ mod tests {
             [Some(3)],
             "a connection that is gone has none"
         );
+    }
+
+    #[tokio::test]
+    async fn one_connection_is_told_and_takes_what_came_until_it_looks() {
+        let mut bench = Bench::new(3);
+        let bells: Vec<_> = bench.dispatch.state().lines.iter().map(|line| Arc::clone(&line.bell)).collect();
+        let rung =
+            || -> Vec<bool> { bells.iter().map(|bell| bell.notified().now_or_never().is_some()).collect() };
+        for row in [Some(1), Some(2), None, Some(3)] {
+            bench.ask(1, row);
+        }
+        assert_eq!(rung(), [true, false, false]);
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), [Some(1), Some(2), Some(3)]);
+        assert_eq!(rung(), [false, true, false], "another one is told of what it left");
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(1, 0)), [None]);
+        bench.ask(1, Some(1));
+        assert_eq!(rung(), [false, false, true]);
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(2, 0)), [], "the first one writes it");
+        assert_eq!(rung(), [false, false, false], "and nobody else is told in vain");
+        bench.ask(1, Some(4));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(2, 0)), [Some(4)]);
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 3)), [Some(1)]);
     }
 
     #[tokio::test]
@@ -529,10 +570,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_given_back_comes_first_and_in_its_order() {
         let mut bench = Bench::new(1);
-        for row in 1..=4 {
+        bench.ask(1, Some(1));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), [Some(1)]);
+        for row in 2..=4 {
             bench.ask(1, Some(row));
         }
-        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), [Some(1)]);
         let mut group: Vec<Job> = bench.dispatch.exchange(0, 1).into();
         assert_eq!(group.len(), 3);
         bench.ask(1, Some(5));
