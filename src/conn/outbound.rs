@@ -9,6 +9,7 @@ use crate::wire::{
     limits::{
         FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX, PARTIAL_BYTES_MAX, PARTIAL_STREAMS_MAX, RECORD_PLAINTEXT_MAX,
     },
+    prepared::PreparedEvent,
 };
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -206,6 +207,25 @@ impl Outbound {
         Frame::set_len(&mut run.frames[start..]);
         self.bytes += FRAME_HEAD_LEN + len;
         true
+    }
+
+    /// Queues an event that was written for many; `false` when it has more than `max` bytes.
+    pub(super) fn write_prepared(
+        &mut self,
+        stream: u32,
+        event: &PreparedEvent,
+        lag: u32,
+        max: usize,
+    ) -> bool {
+        let fits = |len: &usize| *len <= FRAME_HEAD_LEN.saturating_add(max);
+        match event.frame_len().filter(fits) {
+            Some(len) if !self.behind.contains(stream) => {
+                event.encode_frame(stream, lag, &mut self.last_run().frames);
+                self.bytes += len;
+                true
+            }
+            _ => self.write(stream, FrameType::EVENT, &event.with_lag(lag), max),
+        }
     }
 
     /// Makes room for short messages with so many bytes in their frames, as far as they fit a record.

@@ -20,6 +20,7 @@ use crate::wire::{
     limits::{
         HEARTBEATS_OUTSTANDING_MAX, MESSAGE_MAX, RECORD_PLAINTEXT_MAX, TAG_LEN, UNAUTHENTICATED_BODY_MAX,
     },
+    prepared::PreparedEvent,
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, time::Duration};
@@ -194,6 +195,11 @@ impl Session {
         // Not even written when its documents alone are over.
         message.content_len() <= self.message_max
             && self.outbound.write(stream, frame_type, message, self.message_max)
+    }
+
+    /// Server: queues an event that was written for many; `false` when it is over the limit.
+    pub(super) fn send_prepared(&mut self, stream: u32, event: &PreparedEvent, lag: u32) -> bool {
+        self.outbound.write_prepared(stream, event, lag, self.message_max)
     }
 
     /// Server: takes no new stream, and says so.

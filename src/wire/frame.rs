@@ -12,6 +12,8 @@ pub const FLAG_ACK: u8 = 0x02;
 /// This RPC_DATA is no item: the sender has no more of them.
 pub const FLAG_END: u8 = 0x04;
 
+/// Where the stream is in the head: behind type and flags.
+const STREAM_AT: usize = 2;
 /// Where the length is in the head: behind type, flags and stream.
 const LENGTH_AT: usize = 6;
 
@@ -85,6 +87,14 @@ impl<'a> Frame<'a> {
         assert!(payload.len() <= FRAME_PAYLOAD_MAX, "a sender cuts messages into frames");
         let length = u16::try_from(payload.len()).expect("FRAME_PAYLOAD_MAX fits u16");
         head[LENGTH_AT..].copy_from_slice(&length.to_be_bytes());
+    }
+
+    /// Sets the stream of the frame that `frame` is.
+    ///
+    /// # Panics
+    /// When there is no head.
+    pub fn set_stream(frame: &mut [u8], stream: u32) {
+        frame[STREAM_AT..LENGTH_AT].copy_from_slice(&stream.to_be_bytes());
     }
 
     /// How many bytes at the front of `frames`, which this side wrote, are whole frames and not more than `max`.

@@ -1,8 +1,10 @@
 //! An EVENT that is written once and sent to many.
 
 use super::{
-    envelope::{Encode, Event},
+    FrameType,
+    envelope::{ENVELOPE_ROOM, Encode, Event},
     flatbuffer::Table,
+    frame::Frame,
     limits::{FRAME_HEAD_LEN, FRAME_PAYLOAD_MAX},
 };
 use bytes::Bytes;
@@ -11,8 +13,9 @@ use raystream_schema::Event as Slot;
 /// An EVENT for all subscriptions that are told the same: they differ in [`Event::lag`] alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PreparedEvent {
-    message: Bytes,
-    /// Where in the message the four bytes of `lag` are.
+    /// The message behind the head of its frame, which counts when one frame is enough.
+    frame: Vec<u8>,
+    /// Where in `frame` the four bytes of `lag` are.
     lag_at: usize,
 }
 
@@ -26,17 +29,41 @@ pub struct LaggingEvent<'a> {
 impl PreparedEvent {
     /// Writes the event, whatever its lag is.
     pub fn new(event: Event) -> Self {
+        let head = Frame { frame_type: FrameType::EVENT, flags: 0, stream: 0, payload: &[] };
+        let mut frame = Vec::with_capacity(FRAME_HEAD_LEN + event.content_len() + ENVELOPE_ROOM);
+        head.encode(&mut frame);
         // A lag of zero would be left out, and with it the place.
-        let message = Event { lag: u32::MAX, ..event }.to_bytes();
-        let table = Table::root(&message).ok();
-        let lag_at = table.and_then(|table| table.place(Slot::VT_LAG)).expect("it was just written");
-        Self { message, lag_at }
+        Event { lag: u32::MAX, ..event }.encode(&mut frame);
+        frame.shrink_to_fit();
+        let message = &frame[FRAME_HEAD_LEN..];
+        let lag_at = Table::root(message).ok().and_then(|table| table.place(Slot::VT_LAG));
+        let lag_at = FRAME_HEAD_LEN + lag_at.expect("it was just written");
+        if message.len() <= FRAME_PAYLOAD_MAX {
+            Frame::set_len(&mut frame);
+        }
+        Self { frame, lag_at }
+    }
+
+    fn message(&self) -> &[u8] {
+        &self.frame[FRAME_HEAD_LEN..]
     }
 
     /// Bytes of the frame that it is sent in; `None` when it takes several.
     pub fn frame_len(&self) -> Option<usize> {
-        let len = self.message.len();
-        (len <= FRAME_PAYLOAD_MAX).then_some(FRAME_HEAD_LEN + len)
+        (self.message().len() <= FRAME_PAYLOAD_MAX).then_some(self.frame.len())
+    }
+
+    /// Appends the frame for one subscription to `out`, with the number of its stream and its lag.
+    ///
+    /// # Panics
+    /// When it takes several frames: [`frame_len`](Self::frame_len) says so.
+    pub fn encode_frame(&self, stream: u32, lag: u32, out: &mut Vec<u8>) {
+        assert!(self.frame_len().is_some(), "a long message is cut into frames by its sender");
+        let start = out.len();
+        out.extend_from_slice(&self.frame);
+        let frame = &mut out[start..];
+        Frame::set_stream(frame, stream);
+        frame[self.lag_at..][..size_of::<u32>()].copy_from_slice(&lag.to_le_bytes());
     }
 
     /// The event for a subscription in which so many wait behind it.
@@ -47,13 +74,13 @@ impl PreparedEvent {
 
 impl Encode for LaggingEvent<'_> {
     fn content_len(&self) -> usize {
-        self.prepared.message.len()
+        self.prepared.message().len()
     }
 
     fn encode_head(&self, out: &mut Vec<u8>) -> Option<&Bytes> {
         let lag = self.lag.to_le_bytes();
-        let place = out.len() + self.prepared.lag_at;
-        out.extend_from_slice(&self.prepared.message);
+        let place = out.len() + self.prepared.lag_at - FRAME_HEAD_LEN;
+        out.extend_from_slice(self.prepared.message());
         out[place..place + lag.len()].copy_from_slice(&lag);
         None
     }
@@ -85,6 +112,11 @@ mod tests {
             let read = Event::decode(&Bytes::copy_from_slice(&out[3..])).expect("an event");
             assert_eq!(read, Event { lag, ..event.clone() });
             assert_eq!(prepared.frame_len(), Some(FRAME_HEAD_LEN + out.len() - 3));
+            let (mut framed, mut expected) = (vec![7], vec![7]);
+            prepared.encode_frame(0x0102_0304, lag, &mut framed);
+            let frame_type = FrameType::EVENT;
+            Frame { frame_type, flags: 0, stream: 0x0102_0304, payload: &out[3..] }.encode(&mut expected);
+            assert_eq!(framed, expected);
         }
         let data = Some(Bytes::from(vec![b' '; FRAME_PAYLOAD_MAX]));
         assert_eq!(PreparedEvent::new(Event { data, ..event }).frame_len(), None);

@@ -200,7 +200,7 @@ impl Connection {
     /// # Errors
     /// Not open, no such subscription, no position sent yet, no credit, or a message over its limit (the credit is kept).
     pub fn send_event(&mut self, stream: u32, event: &EventMessage) -> Result<(), ApiMisuse> {
-        self.send_any_event(stream, event)
+        self.send_any_event(stream, |session| session.send(stream, FrameType::EVENT, event))
     }
 
     /// Makes room for messages of so many bytes in all, which follow: then it is made once.
@@ -215,14 +215,18 @@ impl Connection {
     /// # Errors
     /// As [`send_event`](Self::send_event).
     pub fn send_prepared(&mut self, stream: u32, event: &PreparedEvent, lag: u32) -> Result<(), ApiMisuse> {
-        self.send_any_event(stream, &event.with_lag(lag))
+        self.send_any_event(stream, |session| session.send_prepared(stream, event, lag))
     }
 
-    fn send_any_event(&mut self, stream: u32, event: &impl Encode) -> Result<(), ApiMisuse> {
+    fn send_any_event(
+        &mut self,
+        stream: u32,
+        send: impl FnOnce(&mut Session) -> bool,
+    ) -> Result<(), ApiMisuse> {
         let session = self.session()?;
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };
         streams.check_event(stream)?;
-        if !session.send(stream, FrameType::EVENT, event) {
+        if !send(session) {
             return Err(ApiMisuse::MessageTooLarge);
         }
         let Side::Server(streams) = &mut session.side else { return Err(ApiMisuse::WrongSide) };

@@ -120,8 +120,9 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
 
     /// Sends changes, each from what was written for all who are given it.
     fn send_changes(&mut self, stream: u32, changes: &[SharedChange]) {
-        let events = changes.iter().filter_map(prepared_event);
-        self.connection.make_room(events.filter_map(PreparedEvent::frame_len).sum());
+        // Changes that come together are mostly of one length; where not, the memory grows as it has to.
+        let len = changes.first().and_then(prepared_event).and_then(PreparedEvent::frame_len);
+        self.connection.make_room(len.unwrap_or(0).saturating_mul(changes.len()));
         for change in changes {
             let sent = match prepared_event(change) {
                 Some(event) => self.connection.send_prepared(stream, event, change.lag),
