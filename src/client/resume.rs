@@ -45,6 +45,8 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Breach(pub(super) &'static str);
 
+const WITHOUT_CREDIT: Breach = Breach("an EVENT without credit");
+
 impl Entry {
     pub(super) fn new(
         id: u64,
@@ -99,7 +101,7 @@ impl Entry {
                 }
                 if self.tells_position {
                     self.tells_position = false;
-                    self.queue.push(Item::Position { cursor: cursor.clone() });
+                    self.queue.push([Item::Position { cursor: cursor.clone() }]);
                 }
                 if self.options.snapshot && self.resume.is_none() {
                     self.phase = Phase::Snapshot(stream);
@@ -114,7 +116,7 @@ impl Entry {
                 self.has_partial_snapshot = false;
                 self.resume = Some(cursor.clone());
                 self.backoff.reset();
-                self.queue.push(Item::SnapshotEnd { cursor });
+                self.queue.push([Item::SnapshotEnd { cursor }]);
                 Ok(())
             }
             // A quiet subscription is told where it stands, so that its position does not grow too old.
@@ -125,29 +127,68 @@ impl Entry {
             }
             (Phase::Live(_), false) => {
                 self.resume = Some(cursor.clone());
-                self.queue.push(Item::Position { cursor });
+                self.queue.push([Item::Position { cursor }]);
                 Ok(())
             }
             _ => Err(Breach("SUBSCRIBED out of its turn")),
         }
     }
 
+    /// Takes an item, and those that came behind it.
+    fn on_items(
+        &mut self,
+        first: EventMessage,
+        mut more: impl FnMut() -> Option<EventMessage>,
+    ) -> Result<(), Breach> {
+        let mut next = Some(first);
+        while let Some(event) = next {
+            next = if matches!(self.phase, Phase::Live(_)) && event.kind != EventKind::Snapshot {
+                self.on_changes(event, &mut more)?
+            } else {
+                self.on_item(event)?;
+                more()
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes changes, all that there are: the queue is locked once for them. Gives the item that ends them, if there is one.
+    fn on_changes(
+        &mut self,
+        first: EventMessage,
+        more: &mut impl FnMut() -> Option<EventMessage>,
+    ) -> Result<Option<EventMessage>, Breach> {
+        let Self { queue, credit, resume, .. } = self;
+        let (mut next, mut result) = (Some(first), Ok(None));
+        queue.push(std::iter::from_fn(|| {
+            let event = next.take().or_else(&mut *more)?;
+            if event.kind == EventKind::Snapshot {
+                result = Ok(Some(event));
+                return None;
+            }
+            let Some(left) = credit.checked_sub(1) else {
+                result = Err(WITHOUT_CREDIT);
+                return None;
+            };
+            *credit = left;
+            note(resume, &event.cursor);
+            Some(Item::Event(event.into()))
+        }));
+        self.backoff.reset();
+        result
+    }
+
     fn on_item(&mut self, event: EventMessage) -> Result<(), Breach> {
-        self.credit = self.credit.checked_sub(1).ok_or(Breach("an EVENT without credit"))?;
+        self.credit = self.credit.checked_sub(1).ok_or(WITHOUT_CREDIT)?;
         match (self.phase, event.kind) {
             (Phase::Snapshot(_), EventKind::Snapshot) => {
                 self.has_partial_snapshot = true;
-                self.queue.push(Item::Snapshot(event.into()));
+                self.queue.push([Item::Snapshot(event.into())]);
             }
             (Phase::Live(stream), EventKind::Snapshot) if self.options.overflow == Overflow::Resnapshot => {
                 self.begin_again(stream);
                 self.has_partial_snapshot = true;
-                self.queue.push(Item::Snapshot(event.into()));
-            }
-            (Phase::Live(_), kind) if kind != EventKind::Snapshot => {
-                note(&mut self.resume, &event.cursor);
-                self.backoff.reset();
-                self.queue.push(Item::Event(event.into()));
+                self.queue.push([Item::Snapshot(event.into())]);
             }
             _ => return Err(Breach("an EVENT of a kind that is out of its turn")),
         }
@@ -158,7 +199,7 @@ impl Entry {
     fn begin_again(&mut self, stream: u32) {
         self.phase = Phase::Snapshot(stream);
         self.resume = None;
-        self.queue.push(Item::Reset { reason: "this end fell behind; a new snapshot follows".to_owned() });
+        self.queue.push([Item::Reset { reason: "this end fell behind; a new snapshot follows".to_owned() }]);
     }
 
     /// The stream ended without fault of the request: go on after a pause.
@@ -174,7 +215,7 @@ impl Entry {
         self.resume = None;
         self.has_partial_snapshot = false;
         self.tells_position = true;
-        self.queue.push(Item::Reset { reason: reason.to_owned() });
+        self.queue.push([Item::Reset { reason: reason.to_owned() }]);
     }
 
     /// The server ended the stream; `Err` when that is the end of the subscription.
@@ -261,8 +302,14 @@ impl Subscriptions {
         self.of_stream(stream).map_or(Ok(()), |entry| entry.on_subscribed(subscribed))
     }
 
-    pub(super) fn on_item(&mut self, stream: u32, event: EventMessage) -> Result<(), Breach> {
-        self.of_stream(stream).map_or(Ok(()), |entry| entry.on_item(event))
+    /// An item came, and what `more` gives behind it.
+    pub(super) fn on_items(
+        &mut self,
+        stream: u32,
+        first: EventMessage,
+        more: impl FnMut() -> Option<EventMessage>,
+    ) -> Result<(), Breach> {
+        self.of_stream(stream).map_or(Ok(()), |entry| entry.on_items(first, more))
     }
 
     fn of_stream(&mut self, stream: u32) -> Option<&mut Entry> {
@@ -365,21 +412,58 @@ mod tests {
     fn a_server_that_sends_more_than_its_credit_is_found() {
         let mut entry = asked(2);
         entry.on_subscribed(subscribed("0", false)).unwrap();
-        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
-        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
-        assert_eq!(entry.on_item(event(EventKind::Snapshot, "0")), Err(Breach("an EVENT without credit")));
+        entry.on_items(event(EventKind::Snapshot, "0"), || None).unwrap();
+        entry.on_items(event(EventKind::Snapshot, "0"), || None).unwrap();
+        assert_eq!(entry.on_items(event(EventKind::Snapshot, "0"), || None), Err(WITHOUT_CREDIT));
+    }
+
+    #[test]
+    fn changes_that_come_together_are_taken_together_and_in_order() {
+        let live = |credit| {
+            let mut entry = asked(credit);
+            entry.on_subscribed(subscribed("0", false)).unwrap();
+            entry.on_subscribed(subscribed("0", true)).unwrap();
+            entry.queue.drain();
+            entry
+        };
+        let changes = |kinds: [EventKind; 3]| {
+            kinds.into_iter().zip(["1", "2", "3"]).map(|(kind, cursor)| event(kind, cursor))
+        };
+        let cursors = |entry: &Entry| -> Vec<String> {
+            let cursor = |item| match item {
+                Item::Event(change) => change.cursor,
+                other => format!("{other:?}"),
+            };
+            entry.queue.drain().into_iter().map(cursor).collect()
+        };
+        let mut entry = live(3);
+        let mut came = changes([EventKind::Insert; 3]);
+        let first = came.next().unwrap();
+        entry.on_items(first, || came.next()).unwrap();
+        assert_eq!(
+            (cursors(&entry), entry.resume.as_deref()),
+            (vec!["1".into(), "2".into(), "3".into()], Some("3"))
+        );
+        // What was within the credit is the consumer's, and what is wrong behind it is found.
+        for (credit, last) in [(2, EventKind::Insert), (3, EventKind::Snapshot)] {
+            let mut entry = live(credit);
+            let mut came = changes([EventKind::Insert, EventKind::Insert, last]);
+            let first = came.next().unwrap();
+            assert!(entry.on_items(first, || came.next()).is_err());
+            assert_eq!((cursors(&entry), entry.resume.as_deref()), (vec!["1".into(), "2".into()], Some("2")));
+        }
     }
 
     #[test]
     fn what_comes_out_of_its_turn_is_found() {
         assert!(asked(9).on_subscribed(subscribed("0", true)).is_err());
-        assert!(asked(9).on_item(event(EventKind::Snapshot, "0")).is_err());
+        assert!(asked(9).on_items(event(EventKind::Snapshot, "0"), || None).is_err());
         let mut entry = asked(9);
         entry.on_subscribed(subscribed("0", false)).unwrap();
         assert!(entry.on_subscribed(subscribed("0", false)).is_err());
-        assert!(entry.on_item(event(EventKind::Insert, "1")).is_err());
+        assert!(entry.on_items(event(EventKind::Insert, "1"), || None).is_err());
         entry.on_subscribed(subscribed("0", true)).unwrap();
-        assert!(entry.on_item(event(EventKind::Snapshot, "0")).is_err());
+        assert!(entry.on_items(event(EventKind::Snapshot, "0"), || None).is_err());
         assert!(entry.on_subscribed(subscribed("0", true)).is_err());
     }
 
@@ -387,11 +471,11 @@ mod tests {
     fn the_position_to_resume_from_follows_what_is_queued() {
         let mut entry = asked(9);
         entry.on_subscribed(subscribed("0", false)).unwrap();
-        entry.on_item(event(EventKind::Snapshot, "0")).unwrap();
+        entry.on_items(event(EventKind::Snapshot, "0"), || None).unwrap();
         assert_eq!(entry.resume, None, "a snapshot cannot be resumed");
         entry.on_subscribed(subscribed("0", true)).unwrap();
         assert_eq!(entry.resume.as_deref(), Some("0"));
-        entry.on_item(event(EventKind::Insert, "1")).unwrap();
+        entry.on_items(event(EventKind::Insert, "1"), || None).unwrap();
         entry.wait(Duration::ZERO);
         let request = entry.request();
         assert_eq!(request.cursor.as_deref(), Some("1"));
@@ -407,7 +491,7 @@ mod tests {
             entry.phase = Phase::Asked(1);
             entry.on_subscribed(subscribed("0", false)).unwrap();
             entry.on_subscribed(subscribed("0", true)).unwrap();
-            entry.on_item(event(EventKind::Insert, "1")).unwrap();
+            entry.on_items(event(EventKind::Insert, "1"), || None).unwrap();
             entry
         };
         let kinds = |entry: &Entry| {
@@ -423,9 +507,9 @@ mod tests {
         };
         let mut again = live(Overflow::Resnapshot);
         again.on_subscribed(subscribed("s", false)).unwrap();
-        again.on_item(event(EventKind::Snapshot, "s")).unwrap();
+        again.on_items(event(EventKind::Snapshot, "s"), || None).unwrap();
         assert_eq!(again.resume, None, "it cannot be resumed inside of the second one either");
-        assert!(again.on_item(event(EventKind::Insert, "2")).is_err());
+        assert!(again.on_items(event(EventKind::Insert, "2"), || None).is_err());
         again.on_subscribed(subscribed("2", true)).unwrap();
         assert_eq!(again.resume.as_deref(), Some("2"));
         assert_eq!(kinds(&again), ["position", "end", "event", "reset", "snapshot", "end"]);
@@ -436,7 +520,7 @@ mod tests {
         assert_eq!(kinds(&empty), ["position", "end", "event", "reset", "end"]);
 
         for other in [Overflow::Close, Overflow::DropOldest, Overflow::Block, Overflow::Conflate] {
-            assert!(live(other).on_item(event(EventKind::Snapshot, "s")).is_err());
+            assert!(live(other).on_items(event(EventKind::Snapshot, "s"), || None).is_err());
             assert!(live(other).on_subscribed(subscribed("2", true)).is_err());
         }
     }

@@ -151,7 +151,9 @@ impl State {
                 Ok(())
             }
             Event::Subscribed(stream, subscribed) => self.subscriptions.on_subscribed(stream, subscribed),
-            Event::Item(stream, event) => self.subscriptions.on_item(stream, event),
+            Event::Item(stream, event) => {
+                self.subscriptions.on_items(stream, event, || link.connection.poll_item(stream))
+            }
             Event::GoAway(go_away) => {
                 self.on_go_away(&go_away);
                 return;

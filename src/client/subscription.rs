@@ -181,28 +181,12 @@ impl Queue {
         self.window.saturating_sub(self.lock().paid + open)
     }
 
-    pub(super) fn push(&self, item: Item) {
+    /// Queues items, in order: the lock is taken once for those that came together, and the consumer woken once.
+    pub(super) fn push(&self, items: impl IntoIterator<Item = Item>) {
         let mut state = self.lock();
-        match &item {
-            Item::Snapshot(_) | Item::Event(_) => state.paid += 1,
-            // A server that starts over again and again does not make the queue grow: of what costs no credit, nothing stays
-            // that is dropped with this.
-            Item::Reset { .. } => {
-                while let Some(Item::Position { .. } | Item::SnapshotEnd { .. } | Item::Reset { .. }) =
-                    state.items.back()
-                {
-                    state.items.pop_back();
-                }
-            }
-            // Positions cost no credit: one takes the place of the other.
-            Item::Position { .. } => {
-                if matches!(state.items.back(), Some(Item::Position { .. })) {
-                    state.items.pop_back();
-                }
-            }
-            Item::SnapshotEnd { .. } => {}
+        for item in items {
+            state.push(item);
         }
-        state.items.push_back(item);
         state.wake();
     }
 
@@ -293,6 +277,29 @@ impl Consumer {
 }
 
 impl State {
+    fn push(&mut self, item: Item) {
+        match &item {
+            Item::Snapshot(_) | Item::Event(_) => self.paid += 1,
+            // A server that starts over again and again does not make the queue grow: of what costs no credit, nothing stays
+            // that is dropped with this.
+            Item::Reset { .. } => {
+                while let Some(Item::Position { .. } | Item::SnapshotEnd { .. } | Item::Reset { .. }) =
+                    self.items.back()
+                {
+                    self.items.pop_back();
+                }
+            }
+            // Positions cost no credit: one takes the place of the other.
+            Item::Position { .. } => {
+                if matches!(self.items.back(), Some(Item::Position { .. })) {
+                    self.items.pop_back();
+                }
+            }
+            Item::SnapshotEnd { .. } => {}
+        }
+        self.items.push_back(item);
+    }
+
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -402,9 +409,9 @@ mod tests {
         let (queue, mut consumer) = queue(NonZeroU16::new(8).unwrap());
         assert_eq!(queue.room(0), 8);
         for n in 0..8 {
-            queue.push(Item::Event(change(n)));
+            queue.push([Item::Event(change(n))]);
         }
-        queue.push(Item::SnapshotEnd { cursor: "c".into() });
+        queue.push([Item::SnapshotEnd { cursor: "c".into() }]);
         assert_eq!((queue.room(0), queue.room(3)), (0, 0));
         let due: Vec<_> =
             (0..8).map(|_| matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), true)))).collect();
@@ -415,7 +422,7 @@ mod tests {
     #[test]
     fn a_window_of_one_is_told_each_time() {
         let (queue, mut consumer) = queue(NonZeroU16::MIN);
-        queue.push(Item::Event(change(1)));
+        queue.push([Item::Event(change(1))]);
         assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), true))));
         assert_eq!(queue.room(0), 1);
     }
@@ -424,13 +431,13 @@ mod tests {
     fn what_the_consumer_has_not_taken_has_no_room_wherever_it_is() {
         let (queue, mut consumer) = queue(NonZeroU16::new(8).unwrap());
         for n in 0..6 {
-            queue.push(Item::Event(change(n)));
+            queue.push([Item::Event(change(n))]);
         }
         // All six are with the consumer's end now, and one of them was taken.
         assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(_)), false))));
         assert_eq!(queue.room(0), 2, "the window holds what is not settled");
         for n in 6..8 {
-            queue.push(Item::Event(change(n)));
+            queue.push([Item::Event(change(n))]);
         }
         assert_eq!(queue.room(0), 0);
         let taken: Vec<_> = (1..8)
@@ -447,17 +454,17 @@ mod tests {
     #[test]
     fn resets_without_items_between_them_do_not_pile_up() {
         let queue = Queue::new(WINDOW);
-        queue.push(Item::Event(change(1)));
+        queue.push([Item::Event(change(1))]);
         for n in 0..1_000 {
-            queue.push(Item::Position { cursor: n.to_string() });
-            queue.push(Item::Reset { reason: n.to_string() });
+            queue.push([Item::Position { cursor: n.to_string() }]);
+            queue.push([Item::Reset { reason: n.to_string() }]);
         }
         assert_eq!(queue.lock().items.len(), 2);
         // So do empty snapshots.
         for n in 0..1_000 {
-            queue.push(Item::Reset { reason: n.to_string() });
-            queue.push(Item::SnapshotEnd { cursor: n.to_string() });
-            queue.push(Item::Position { cursor: n.to_string() });
+            queue.push([Item::Reset { reason: n.to_string() }]);
+            queue.push([Item::SnapshotEnd { cursor: n.to_string() }]);
+            queue.push([Item::Position { cursor: n.to_string() }]);
         }
         let kinds = queue.drain();
         assert!(
@@ -472,7 +479,7 @@ mod tests {
     #[test]
     fn what_was_queued_comes_before_the_error_and_the_error_once() {
         let (queue, mut consumer) = queue(WINDOW);
-        queue.push(Item::Event(change(1)));
+        queue.push([Item::Event(change(1))]);
         queue.end(Some(Error::Closed));
         assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Ok(Item::Event(_))), false))));
         assert!(matches!(pop(&mut consumer), Poll::Ready((Some(Err(Error::Closed)), false))));

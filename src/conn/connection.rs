@@ -12,6 +12,7 @@ use crate::wire::{
     ErrorCode, FrameType, RECORD_HEAD_LEN,
     control::Close,
     deframe,
+    envelope::Event as EventMessage,
     handshake::encode_refusal,
     limits::{HEARTBEAT_INTERVAL, RECORD_BODY_MAX, UNAUTHENTICATED_BODY_MAX},
 };
@@ -278,6 +279,15 @@ impl Connection {
     #[must_use]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Client: the next event, if it is an item of this subscription: what came in one record is taken together.
+    #[must_use]
+    pub fn poll_item(&mut self, stream: u32) -> Option<EventMessage> {
+        match self.events.pop_front_if(|event| matches!(event, Event::Item(of, _) if *of == stream))? {
+            Event::Item(_, item) => Some(item),
+            _ => None,
+        }
     }
 
     /// Appends one record to `out`; `false`, and nothing is appended, when there is nothing to send. With
