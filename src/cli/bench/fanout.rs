@@ -29,6 +29,9 @@ use crate::client::{CallOptions, Client, Error, Item, Json, SubscribeOptions, Su
 /// Subscriptions that are opened at the same time.
 const SUBSCRIBING: usize = 64;
 
+/// Events that a subscriber counts together at most.
+const SEEN_TOGETHER: usize = 256;
+
 /// What writer and subscribers share.
 struct Board {
     /// What the ids of this run begin with: events of others are not ours.
@@ -64,18 +67,29 @@ impl Board {
         format!("{}{burst}-{slot}", self.run)
     }
 
-    /// A subscriber has seen a document. That it is of the present burst needs no look: the last one is complete.
-    fn see(&self, subscriber: usize, id: &str) {
+    /// The place in its burst that a document has. That it is of the present burst needs no look: the last one is complete.
+    fn slot(&self, id: &str) -> Option<usize> {
         let place = id.strip_prefix(self.run.as_str()).and_then(|place| place.split_once('-'));
-        let slot = place.and_then(|(_, slot)| slot.parse::<usize>().ok());
-        let Some(sent) = slot.and_then(|slot| self.sent().get(slot).copied()) else {
-            self.others.fetch_add(1, Ordering::Relaxed);
-            return;
+        place.and_then(|(_, slot)| slot.parse().ok())
+    }
+
+    /// A subscriber has seen these documents, the last of them now: what came together is looked at together.
+    fn see(&self, subscriber: usize, slots: &[Option<usize>]) {
+        let now = Instant::now();
+        let known = {
+            let sent = self.sent();
+            let times = slots.iter().filter_map(|slot| sent.get((*slot)?)).map(|sent| now - *sent);
+            if self.is_measured.load(Ordering::Relaxed) {
+                self.seen.with(subscriber, |tally| times.inspect(|time| tally.record(*time)).count())
+            } else {
+                times.count()
+            }
         };
-        if self.is_measured.load(Ordering::Relaxed) {
-            self.seen.with(subscriber, |tally| tally.record(sent.elapsed()));
+        if known < slots.len() {
+            let others = u64::try_from(slots.len() - known).unwrap_or(u64::MAX);
+            self.others.fetch_add(others, Ordering::Relaxed);
         }
-        if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if known > 0 && self.missing.fetch_sub(known, Ordering::AcqRel) == known {
             self.complete.notify_one();
         }
     }
@@ -188,11 +202,19 @@ async fn subscribe(fleet: &Fleet, cores: &Cores, board: &Arc<Board>) -> Result<J
 }
 
 async fn read(subscriber: usize, mut subscription: Subscription, board: Arc<Board>) {
+    let mut slots = Vec::new();
     // An end shows as a burst that is never complete, which tells that it is.
-    while let Some(Ok(item)) = subscription.next().await {
-        if let Item::Event(change) = item {
-            board.see(subscriber, &change.id);
+    while let Some(Ok(first)) = subscription.next().await {
+        let mut item = Some(Ok(first));
+        while let Some(Ok(next)) = item {
+            if let Item::Event(change) = next {
+                slots.push(board.slot(&change.id));
+            }
+            // What came with it, but for a bound: others have their turn.
+            item = if slots.len() < SEEN_TOGETHER { subscription.try_next() } else { None };
         }
+        board.see(subscriber, &slots);
+        slots.clear();
     }
 }
 
