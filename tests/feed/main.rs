@@ -20,6 +20,7 @@ mod resume;
 mod shared;
 mod snapshot;
 mod topics;
+mod unheard;
 mod world;
 
 mod figures;

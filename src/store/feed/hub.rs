@@ -111,6 +111,11 @@ impl Hub {
         self.state().published.clone()
     }
 
+    /// Whether nobody listens.
+    pub(super) fn is_empty(&self) -> bool {
+        self.state().tables.is_empty()
+    }
+
     /// How many subscriptions there are.
     pub(super) fn subscriptions(&self) -> usize {
         self.state().tables.values().map(|slots| slots.len()).sum()

@@ -125,7 +125,8 @@ pub struct FeedOptions {
     pub queue_events: usize,
     /// The bytes of changes that make the queue of a subscription full. The change that makes it full may be of any size.
     pub queue_bytes: usize,
-    /// How often to look into the log when nobody says that there is something: for writes outside of the daemons.
+    /// How often to look into the log when nobody says that there is something: for writes outside of the daemons. While
+    /// nobody listens it is looked into no more often than that.
     pub poll: Duration,
     /// Whether a subscription says its position again after it has begun: when it has caught up, and after so long
     /// without an item. `None`: only at the beginning.
@@ -289,7 +290,12 @@ impl Feed {
         let limits = QueueLimits { events: shared.options.queue_events, bytes: shared.options.queue_bytes };
         let slot = Arc::new(Slot::new(filter, request.overflow, limits));
         let away = StoreError::Unavailable { retry_after: RETRY_AFTER };
+        let is_first = shared.hub.is_empty();
         let round = shared.hub.register(&physical.table, Arc::clone(&slot)).ok_or(away)?;
+        if is_first {
+            // What was written while nobody listened is passed over now, and not with the next write.
+            shared.heard.notify_one();
+        }
         let target = Arc::new(Target { physical, slot, round });
         // From here on dropping the subscription takes it out of the hub.
         let mut subscription = Subscription::new(Arc::clone(shared), Arc::clone(&target));

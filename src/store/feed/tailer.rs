@@ -1,6 +1,6 @@
 //! The one reader of the log's end: it cuts the log into batches and hands them to the hub.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,11 +73,28 @@ impl Tailer<'_> {
                 // After our own subscribers: to tell the others takes Postgres as long as to read what was written.
                 self.shared.outgoing.notify_one();
             }
-            is_own = tokio::select! {
+            is_own = self.next_round().await;
+        }
+    }
+
+    /// Waits until there is something to read. Answers whether it was written here.
+    ///
+    /// While nobody listens a write is not read for its own sake: that would take Postgres a good part of what the write took.
+    /// The position moves on with the time.
+    async fn next_round(&self) -> bool {
+        let mut poll = pin!(sleep(self.shared.options.poll));
+        loop {
+            let is_own = tokio::select! {
                 () = self.shared.wake.notified() => true,
                 () = self.shared.heard.notified() => false,
-                () = sleep(self.shared.options.poll) => false,
+                () = &mut poll => return false,
             };
+            if !self.shared.hub.is_empty() {
+                return is_own;
+            }
+            if is_own {
+                self.shared.outgoing.notify_one();
+            }
         }
     }
 
