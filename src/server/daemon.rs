@@ -27,6 +27,10 @@ use tokio::{net::TcpListener, sync::watch};
 /// How long the parts of the daemon may take to stop once every connection is closed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How much longer than the drain time and the write deadline connections are waited for: each takes at most a second to hang
+/// up behind them. A daemon that is told to stop stops, whatever one of them hangs in.
+const STRAGGLERS: Duration = Duration::from_secs(5);
+
 /// All that a daemon is started with.
 pub struct Setup {
     /// Its configuration.
@@ -176,9 +180,13 @@ impl Daemon {
         let connections = shared.counters.connections.load(std::sync::atomic::Ordering::Relaxed);
         tracing::info!(connections, "draining");
         drain.send_replace(Some(shared.clock.now() + wait));
-        let (served, ()) = tokio::join!(serving, webhooks.stop());
-        if let Err(error) = served {
-            tracing::error!(%error, "the listener failed");
+        let longest =
+            wait.saturating_add(shared.config.limits.write_deadline.get()).saturating_add(STRAGGLERS);
+        let (served, ()) = tokio::join!(crate::time::timeout(longest, serving), webhooks.stop());
+        match served {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the listener failed"),
+            Err(_) => tracing::warn!("connections that did not end are left behind"),
         }
         ringing.abort();
         let stopped = crate::time::timeout(STOP_DEADLINE, async {
