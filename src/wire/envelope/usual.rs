@@ -29,11 +29,13 @@ const CALL_MAX: usize = METHOD + METHOD_MAX + 1 + OFFSET_LEN;
 const RESPONSE: [u8; 20] = *b"\x0c\0\0\0\x08\0\x08\0\0\0\x04\0\x08\0\0\0\x04\0\0\0";
 
 /// Where the arguments of a call are whose method has so many bytes: behind it and its zero byte, aligned.
+#[inline]
 const fn args_at(method_len: usize) -> usize {
     (METHOD + method_len + 1).next_multiple_of(OFFSET_LEN)
 }
 
 /// Appends a call all but the bytes of its arguments, which are given back; `None` when it is not of this kind.
+#[inline]
 pub(super) fn write_call<'a>(call: &'a RpcCall, out: &mut Vec<u8>) -> Option<&'a Bytes> {
     let RpcCall { method, encoding, args, deadline_ms, idempotency_key, metadata, streams, credit, times } =
         call;
@@ -59,6 +61,7 @@ pub(super) fn write_call<'a>(call: &'a RpcCall, out: &mut Vec<u8>) -> Option<&'a
 }
 
 /// Reads a call that [`write_call`] may have written; `None` when it is not, or is not valid.
+#[inline]
 pub(super) fn read_call(message: Source<'_>) -> Option<RpcCall> {
     let bytes = message.bytes();
     let (head, behind) = bytes.split_first_chunk::<METHOD>()?;
@@ -81,6 +84,7 @@ pub(super) fn read_call(message: Source<'_>) -> Option<RpcCall> {
 }
 
 /// Appends a response all but the bytes of its result, which are given back; `None` when it is not of this kind.
+#[inline]
 pub(super) fn write_response<'a>(response: &'a RpcResponse, out: &mut Vec<u8>) -> Option<&'a Bytes> {
     let RpcResponse { encoding, result, trailers } = response;
     if *encoding != Encoding::Json || result.is_empty() || !trailers.is_empty() {
@@ -94,6 +98,7 @@ pub(super) fn write_response<'a>(response: &'a RpcResponse, out: &mut Vec<u8>) -
 }
 
 /// Reads a response that [`write_response`] may have written; `None` when it is not, or is not valid.
+#[inline]
 pub(super) fn read_response(message: Source<'_>) -> Option<RpcResponse> {
     let bytes = message.bytes();
     if !bytes.starts_with(&RESPONSE) || bytes.len() > MESSAGE_MAX {
@@ -104,20 +109,24 @@ pub(super) fn read_response(message: Source<'_>) -> Option<RpcResponse> {
 }
 
 /// The bytes of the vector whose length is at `at`.
+#[inline]
 fn vector(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let len = usize::try_from(number(bytes, at)?).ok()?;
     bytes.get(at + OFFSET_LEN..)?.get(..len)
 }
 
+#[inline]
 fn number(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
+#[inline]
 fn put(bytes: &mut [u8], at: usize, number: u32) {
     bytes[at..at + OFFSET_LEN].copy_from_slice(&number.to_le_bytes());
 }
 
 /// `None` for what no message can hold.
+#[inline]
 fn narrow(len: usize) -> Option<u32> {
     u32::try_from(len).ok()
 }
