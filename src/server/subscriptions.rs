@@ -11,7 +11,7 @@ use crate::{
         feed::{Feed, Given, Source, SubscribeRequest, Subscription},
     },
 };
-use futures_util::future::BoxFuture;
+use futures_util::future::{AbortHandle, Abortable, Aborted, BoxFuture, abortable};
 
 /// Items pulled at once: enough to fill a record, few enough to stay in the cache.
 const PULL_MAX: usize = 256;
@@ -24,13 +24,17 @@ struct Entry {
 }
 
 enum State {
-    /// In the hands of a future in `running`.
-    Running,
+    /// In the hands of a future in `running`, which is dropped when nobody wants it any more: of a quiet table it would bring
+    /// nothing for as long as the connection lives, and its subscription would stay with the feed.
+    Running(AbortHandle),
     /// Waits for credit.
     Parked(Box<Subscription>),
 }
 
-/// What a future of `running` brings.
+/// A future of `running`.
+type Pull = Abortable<BoxFuture<'static, Pulled>>;
+
+/// What it brings.
 enum Pulled {
     Opened(u32, Result<Box<Subscription>, StoreError>),
     Items(u32, Box<Subscription>, Given),
@@ -63,17 +67,18 @@ pub(super) fn authorise_source(
 #[derive(Default)]
 pub(super) struct Subscriptions {
     entries: StreamMap<Entry>,
-    running: Running<BoxFuture<'static, Pulled>>,
+    running: Running<Pull>,
 }
 
 impl Subscriptions {
     /// Starts to open one.
     pub(super) fn open(&mut self, stream: u32, counted: Counted, feed: Feed, request: SubscribeRequest) {
         let source = request.source.clone();
-        self.entries.insert(stream, Entry { source, state: State::Running, _counted: counted });
-        self.running.push(Box::pin(async move {
-            Pulled::Opened(stream, feed.subscribe(request).await.map(Box::new))
-        }));
+        let pull: BoxFuture<'static, Pulled> =
+            Box::pin(async move { Pulled::Opened(stream, feed.subscribe(request).await.map(Box::new)) });
+        let (pull, handle) = abortable(pull);
+        self.running.push(pull);
+        self.entries.insert(stream, Entry { source, state: State::Running(handle), _counted: counted });
     }
 
     /// Lets a subscription go on while there is credit: call it when credit came or items were sent.
@@ -82,18 +87,25 @@ impl Subscriptions {
             return;
         }
         let Some(entry) = self.entries.get_mut(stream) else { return };
-        if let State::Parked(mut subscription) = std::mem::replace(&mut entry.state, State::Running) {
-            let max = usize::try_from(credit).unwrap_or(usize::MAX).min(PULL_MAX);
-            self.running.push(Box::pin(async move {
+        if matches!(entry.state, State::Running(_)) {
+            return;
+        }
+        let max = usize::try_from(credit).unwrap_or(usize::MAX).min(PULL_MAX);
+        let (handle, registration) = AbortHandle::new_pair();
+        if let State::Parked(mut subscription) = std::mem::replace(&mut entry.state, State::Running(handle)) {
+            let pull: BoxFuture<'static, Pulled> = Box::pin(async move {
                 let items = subscription.next_given(max).await;
                 Pulled::Items(stream, subscription, items)
-            }));
+            });
+            self.running.push(Abortable::new(pull, registration));
         }
     }
 
-    /// Forgets a subscription; what is on its way for it will be dropped.
+    /// Forgets a subscription: what is on its way for it is dropped.
     pub(super) fn remove(&mut self, stream: u32) {
-        self.entries.remove(stream);
+        if let Some(Entry { state: State::Running(pull), .. }) = self.entries.remove(stream) {
+            pull.abort();
+        }
     }
 
     /// Every subscription and what it reads.
@@ -121,24 +133,28 @@ impl Subscriptions {
         loop {
             match self.running.next().await {
                 None => std::future::pending().await,
-                Some(Pulled::Opened(stream, Ok(subscription))) => {
-                    if let Some(entry) = self.entries.get_mut(stream) {
-                        entry.state = State::Parked(subscription);
-                        // The position costs no credit, so the first pull does not wait for any.
-                        self.resume(stream, 1);
+                // Nobody wants it any more.
+                Some(Err(Aborted)) => {}
+                Some(Ok(pulled)) => match pulled {
+                    Pulled::Opened(stream, Ok(subscription)) => {
+                        if let Some(entry) = self.entries.get_mut(stream) {
+                            entry.state = State::Parked(subscription);
+                            // The position costs no credit, so the first pull does not wait for any.
+                            self.resume(stream, 1);
+                        }
                     }
-                }
-                Some(Pulled::Opened(stream, Err(error))) => {
-                    if self.entries.remove(stream).is_some() {
-                        return Output::Refused(stream, error.into());
+                    Pulled::Opened(stream, Err(error)) => {
+                        if self.entries.remove(stream).is_some() {
+                            return Output::Refused(stream, error.into());
+                        }
                     }
-                }
-                Some(Pulled::Items(stream, subscription, items)) => {
-                    if let Some(entry) = self.entries.get_mut(stream) {
-                        entry.state = State::Parked(subscription);
-                        return Output::Items(stream, items);
+                    Pulled::Items(stream, subscription, items) => {
+                        if let Some(entry) = self.entries.get_mut(stream) {
+                            entry.state = State::Parked(subscription);
+                            return Output::Items(stream, items);
+                        }
                     }
-                }
+                },
             }
         }
     }

@@ -19,4 +19,5 @@ mod serve;
 mod streams;
 mod support;
 mod topics;
+mod unsubscribed;
 mod websocket;
