@@ -1,6 +1,7 @@
 //! From callers to connections: a fair queue in front of a few pipelines, each with a bounded number of statements.
 //!
-//! Queries go to a connection as soon as it has room. Reads and writes by id are taken by one that has nothing to do, all that
+//! Queries go to a connection as soon as it has room: so many that those in front take no longer than [`PIPELINE_TIME`], because
+//! what is with a connection is no longer in the fair queue. Reads and writes by id are taken by one that has nothing to do, all that
 //! wait when it looks: they share a statement or a transaction (see `group`). It looks when its task has its turn, so what comes
 //! in one record of a client, or at the same moment from several, is there. Writes of one document are never on two connections:
 //! they would only wait there for one another, and could lock each other out.
@@ -25,6 +26,18 @@ use super::statements::Call;
 /// Statements that are given to one connection at once. Enough to keep its process busy while answers travel; few, because
 /// each waits for those before it, and because what was given is no longer in the fair queue.
 pub(super) const PIPELINE_MAX: usize = 32;
+
+/// The most writes of one lane in a group: others have their turn before the rest of them, and a document that somebody has locked
+/// holds up no more. With so many, what a transaction costs by itself is a small part.
+const GROUP_LANE_MAX: usize = 32;
+
+/// How long what is with a connection may take before the next statement has its turn there, as far as it can be known: by what
+/// the last ones took. Several round trips, so that a connection never waits for a statement, and less than anybody
+/// notices who waits behind somebody else's.
+const PIPELINE_TIME: Duration = Duration::from_millis(5);
+
+/// A new time for a statement counts as much as this many before it.
+const PACE_MEMORY: u32 = 3;
 
 /// How long the writes of a lane go alone after one of them made others be done again.
 const APART: Duration = Duration::from_secs(1);
@@ -117,7 +130,7 @@ impl Asked {
         self.is_over
     }
 
-    /// Takes the statement back if no connection has taken it.
+    /// Takes the statement back if no connection has taken it, unless its turn is next.
     pub(super) fn withdraw_if_waiting(&mut self) -> bool {
         self.is_over |= self.dispatch.withdraw_waiting(&self.ticket);
         self.is_over
@@ -133,17 +146,51 @@ impl Drop for Asked {
 }
 
 /// A connection, as the queue sees it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Line {
     is_live: bool,
     /// Statements that it was given and has not finished.
     load: usize,
+    /// What a statement took of late.
+    pace: Duration,
+    /// Since when the first of them is the first.
+    since: Instant,
     inbox: VecDeque<Job>,
     bell: Arc<Notify>,
     /// It was told to look, and has not looked since.
     is_called: bool,
     /// The documents that it writes: until it has nothing to do.
     rows: Vec<u64>,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self {
+            is_live: false,
+            load: 0,
+            // A beginner gets few.
+            pace: PIPELINE_TIME / 2,
+            since: Instant::now(),
+            inbox: VecDeque::new(),
+            bell: Arc::default(),
+            is_called: false,
+            rows: Vec::new(),
+        }
+    }
+
+    /// Whether it may be given one more statement that goes by itself.
+    fn has_room(&self, now: Instant) -> bool {
+        let load = u32::try_from(self.load).unwrap_or(u32::MAX);
+        let is_short = self.pace.saturating_mul(load) < PIPELINE_TIME && now - self.since < PIPELINE_TIME;
+        self.is_live && (self.load == 0 || self.load < PIPELINE_MAX && is_short)
+    }
+
+    /// Some of its statements have ended.
+    fn note_finished(&mut self, finished: usize, now: Instant) {
+        let each = (now - self.since) / u32::try_from(finished).unwrap_or(u32::MAX).max(1);
+        self.pace = (self.pace * PACE_MEMORY + each) / (PACE_MEMORY + 1);
+        self.since = now;
+    }
 }
 
 #[derive(Debug)]
@@ -173,7 +220,7 @@ pub(super) struct Dispatch {
 
 impl Dispatch {
     pub(super) fn new(access: Access, lines: usize, written: Arc<Notify>) -> Self {
-        let lines = (0..lines).map(|_| Line::default()).collect();
+        let lines = (0..lines).map(|_| Line::new()).collect();
         let state = State {
             lines,
             waiting: FairQueue::default(),
@@ -271,6 +318,7 @@ impl Dispatch {
         }
         if !state.access.is_grouped() {
             if finished > 0 {
+                state.lines[line].note_finished(finished, Instant::now());
                 state.hand_out();
             }
             return std::mem::take(&mut state.lines[line].inbox);
@@ -367,8 +415,12 @@ impl Dispatch {
             if !state.waiting.contains(ticket.lane, is_it) {
                 return false;
             }
-            if !state.lines.iter().any(|line| line.is_live) {
+            let live = state.lines.iter().filter(|line| line.is_live).count();
+            if live == 0 {
                 self.wanted.notify_one();
+            } else if state.waiting.turn(ticket.lane, is_it).is_some_and(|turn| turn < live) {
+                // It goes to the first connection that ends what it does: those in front are others'.
+                return false;
             }
             state.waiting.remove(ticket.lane, is_it)
         };
@@ -384,17 +436,19 @@ impl State {
             self.call_one();
             return self.lines.iter().any(|line| line.is_live);
         }
-        loop {
-            let lines = self.lines.iter_mut().filter(|line| line.is_live);
-            let Some(line) = lines.min_by_key(|line| line.load) else { return false };
-            if line.load >= PIPELINE_MAX {
-                return true;
-            }
+        let now = Instant::now();
+        while let Some(line) =
+            self.lines.iter_mut().filter(|line| line.has_room(now)).min_by_key(|line| line.load)
+        {
             let Some(job) = self.waiting.pop() else { return true };
+            if line.load == 0 {
+                line.since = now;
+            }
             line.load += 1;
             line.inbox.push_back(job);
             line.bell.notify_one();
         }
+        self.lines.iter().any(|line| line.is_live)
     }
 
     /// Has a connection that has nothing to do look for a group, unless one is about to.
@@ -415,9 +469,14 @@ impl State {
         let writes = *access == Access::Write;
         apart.retain(|_, until| *until > now);
         let (mut count, mut bytes, mut is_full) = (0, 0, false);
+        let mut of_lanes: HashMap<Lane, usize> = HashMap::new();
         let taken = waiting.take_some(|job| {
             if is_full || count >= GROUP_MAX {
                 return Take::Stop;
+            }
+            let of_lane = of_lanes.entry(job.ticket.lane).or_default();
+            if writes && *of_lane >= GROUP_LANE_MAX {
+                return Take::NoneOfLane;
             }
             let row = job.row();
             if writes && row.is_some_and(|row| writing.get(&row).is_some_and(|other| *other != line)) {
@@ -428,6 +487,7 @@ impl State {
                 return Take::No;
             }
             (count, bytes, is_full) = (count + 1, bytes + job.call.len, goes_alone);
+            *of_lane += 1;
             writing.extend(row.filter(|_| writes).map(|row| (row, line)));
             Take::Yes
         });
@@ -472,7 +532,11 @@ mod tests {
 
     impl Bench {
         fn new(lines: usize) -> Self {
-            let dispatch = Arc::new(Dispatch::new(Access::Write, lines, Arc::default()));
+            Self::of(Access::Write, lines)
+        }
+
+        fn of(access: Access, lines: usize) -> Self {
+            let dispatch = Arc::new(Dispatch::new(access, lines, Arc::default()));
             for line in 0..lines {
                 dispatch.open(line);
             }
@@ -546,6 +610,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_lane_with_many_writes_leaves_a_part_of_them_for_later() {
+        let mut bench = Bench::new(2);
+        for row in 0..40 {
+            bench.ask(1, Some(row));
+        }
+        bench.ask(2, Some(100));
+        let mut expected: Vec<_> = (0..32).map(Some).collect();
+        expected.insert(1, Some(100));
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(0, 0)), expected);
+        let rest: Vec<_> = (32..40).map(Some).collect();
+        assert_eq!(Bench::rows(&bench.dispatch.exchange(1, 0)), rest);
+    }
+
+    #[tokio::test]
     async fn what_does_not_group_goes_alone_and_is_not_passed_over_for_ever() {
         let mut bench = Bench::new(1);
         bench.ask(1, Some(1));
@@ -586,5 +664,52 @@ mod tests {
             let finished = if row == 2 { 3 } else { 1 };
             assert_eq!(Bench::rows(&bench.dispatch.exchange(0, finished)), [Some(row)]);
         }
+    }
+
+    /// The lanes of what a connection is given, by their first bytes.
+    fn lanes(jobs: &VecDeque<Job>) -> Vec<u8> {
+        jobs.iter().map(|job| job.ticket.lane.0[0]).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_not_given_out_in_advance() {
+        let mut bench = Bench::of(Access::Planned, 1);
+        for _ in 0..100 {
+            bench.ask(1, None);
+        }
+        let mut given = bench.dispatch.exchange(0, 0).len();
+        assert_eq!(given, 2, "of what is not known yet");
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_micros(10)).await;
+            given = given - 1 + bench.dispatch.exchange(0, 1).len();
+        }
+        assert_eq!(given, PIPELINE_MAX, "of what is short");
+        // The head takes its time: what comes now waits where it has its turn.
+        for _ in 0..PIPELINE_MAX {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            given = given - 1 + bench.dispatch.exchange(0, 1).len();
+        }
+        assert_eq!(given, 1, "of what takes long");
+        bench.ask(2, None);
+        assert_eq!(lanes(&bench.dispatch.exchange(0, 1)), [1]);
+        assert_eq!(lanes(&bench.dispatch.exchange(0, 1)), [2], "each lane has its turn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whose_turn_is_next_is_not_refused() {
+        let mut bench = Bench::of(Access::Planned, 1);
+        bench.ask(1, None);
+        assert_eq!(bench.dispatch.exchange(0, 0).len(), 1);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for lane in [1, 1, 2] {
+            bench.ask(lane, None);
+        }
+        let [_, first, second, other] = &mut *bench.asked else { panic!("there are four") };
+        assert!(!first.withdraw_if_waiting());
+        assert!(second.withdraw_if_waiting(), "it is not the first of its lane");
+        assert!(other.withdraw_if_waiting(), "a turn is before it");
+        bench.dispatch.shut(0);
+        let [_, first, ..] = &mut *bench.asked else { panic!("there are four") };
+        assert!(first.withdraw_if_waiting(), "there is no connection");
     }
 }

@@ -20,6 +20,8 @@ pub(super) enum Take {
     Yes,
     /// It goes on waiting; the next one of its lane is looked at.
     No,
+    /// It goes on waiting, and so does all of its lane.
+    NoneOfLane,
     /// Nothing more is taken, this neither.
     Stop,
 }
@@ -87,7 +89,7 @@ impl<T> FairQueue<T> {
                         self.turns.push_front(lane);
                         break 'turns;
                     }
-                    None => {
+                    None | Some(Take::NoneOfLane) => {
                         passed.push_back(lane);
                         continue 'turns;
                     }
@@ -125,6 +127,12 @@ impl<T> FairQueue<T> {
     /// Whether it is there.
     pub(super) fn contains(&self, lane: Lane, is_it: impl Fn(&T) -> bool) -> bool {
         self.lanes.get(&lane).is_some_and(|items| items.iter().any(is_it))
+    }
+
+    /// How many lanes have their turn before it, if it is the first of its own.
+    pub(super) fn turn(&self, lane: Lane, is_it: impl Fn(&T) -> bool) -> Option<usize> {
+        self.lanes.get(&lane)?.front().filter(|item| is_it(item))?;
+        self.turns.iter().position(|other| *other == lane)
     }
 
     /// Takes the newest one of the lane that has the most, if that is more than one more than `lane` has: the room of
