@@ -109,6 +109,26 @@ async fn a_transaction_that_rolls_back_on_a_dead_connection_keeps_neither_place_
 }
 
 #[tokio::test]
+async fn a_connection_that_dies_before_it_prepared_anything_is_given_up() {
+    let config = database().await;
+    let direct = Store::connect(StoreOptions::new(config.clone())).await.expect("the store starts");
+    direct.create_table(&table("t")).await.expect("it is made");
+    set(&direct, "t", "a", "1").await;
+    let (proxy, through) = Proxy::start(&config);
+    let mut options = StoreOptions::new(through);
+    options.statement_timeout = Duration::from_secs(1);
+    let store = Store::connect(options).await.expect("the store starts");
+    proxy.freeze();
+    let again = async {
+        while store.get(&table("t"), &id("a")).await.is_err() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        write(&store, "b").await
+    };
+    assert_eq!(timeout(PATIENCE, again).await.expect("there are new ones"), Ok(1));
+}
+
+#[tokio::test]
 async fn a_server_that_accepts_and_says_nothing_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("it has an address").port();

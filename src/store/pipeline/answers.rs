@@ -31,6 +31,7 @@ impl Pipeline {
         const COMPLETE: &str = "the answer is complete";
         let elapsed = self.head_since.elapsed();
         self.head_since = Instant::now();
+        self.silent_since = self.head_since;
         match running.work {
             Work::Setting(mut answer) => {
                 if Pin::new(&mut answer).take_output().expect(COMPLETE).is_err() {

@@ -109,6 +109,8 @@ pub(super) struct Pipeline {
     running: VecDeque<Running>,
     /// When the first of `running` came to be the first.
     head_since: Instant,
+    /// Since when it owes an answer and has given none, while it owes any.
+    silent_since: Instant,
     canceller: Canceller,
     timeout: LooseTimeout,
     lock_timeout: Duration,
@@ -149,6 +151,7 @@ impl Pipeline {
             gathered: Vec::new(),
             running: VecDeque::new(),
             head_since: Instant::now(),
+            silent_since: Instant::now(),
             timeout: LooseTimeout::new(options.statement_timeout),
             lock_timeout: options.lock_timeout,
             patience: patience(options),
@@ -170,7 +173,7 @@ impl Pipeline {
                 () = self.bell.notified() => Wake::Bell,
                 Some(prepared) = self.preparing.next() => Wake::Prepared(prepared),
                 () = self.canceller.step() => Wake::Canceller,
-                _ = look.tick(), if !is_idle => Wake::Look,
+                _ = look.tick(), if self.owes_answers() => Wake::Look,
             };
             let mut is_another = is_idle;
             match wake {
@@ -182,7 +185,7 @@ impl Pipeline {
                 }
                 Wake::Prepared((key, result)) => self.on_prepared(key, result).await,
                 Wake::Look => {
-                    if self.head_since.elapsed() > self.patience {
+                    if self.silent_since.elapsed() > self.patience {
                         tracing::warn!(
                             "Postgres gave no answer in {:?}: the connection is given up",
                             self.patience
@@ -196,6 +199,18 @@ impl Pipeline {
             let is_wanted = head.is_some_and(Running::is_stopped);
             let grace = if head.is_some_and(Running::is_group) { GROUP_GRACE } else { GRACE };
             self.canceller.watch(is_wanted, is_another, grace);
+        }
+    }
+
+    /// Whether it was sent something that it has not answered.
+    fn owes_answers(&self) -> bool {
+        !(self.running.is_empty() && self.preparing.is_empty())
+    }
+
+    /// Something is about to be sent.
+    fn note_sending(&mut self) {
+        if !self.owes_answers() {
+            self.silent_since = Instant::now();
         }
     }
 
@@ -263,6 +278,7 @@ impl Pipeline {
     }
 
     fn push(&mut self, work: Work, limit: Duration) {
+        self.note_sending();
         if self.running.is_empty() {
             self.head_since = Instant::now();
         }
@@ -319,6 +335,7 @@ impl Pipeline {
     }
 
     fn prepare(&mut self, key: StatementKey) {
+        self.note_sending();
         let client = Arc::clone(&self.client);
         let prepare = async move {
             let result = client.prepare(&key.sql()).await;
@@ -328,6 +345,7 @@ impl Pipeline {
     }
 
     async fn on_prepared(&mut self, key: StatementKey, result: Result<Statement, Error>) {
+        self.silent_since = Instant::now();
         let jobs = self.parked.remove(&key).unwrap_or_default();
         let error = match result {
             Ok(statement) => {
