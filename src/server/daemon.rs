@@ -27,6 +27,10 @@ use tokio::{net::TcpListener, sync::watch};
 /// How long the parts of the daemon may take to stop once every connection is closed.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How often a quiet subscription is told where it stands: far less than the hour that a partition of the log is kept at the
+/// least, and so seldom that it costs nothing.
+const POSITION_EVERY: Duration = Duration::from_secs(5 * 60);
+
 /// How much longer than the drain time and the write deadline connections are waited for: each takes at most a second to hang
 /// up behind them. A daemon that is told to stop stops, whatever one of them hangs in.
 const STRAGGLERS: Duration = Duration::from_secs(5);
@@ -242,6 +246,7 @@ fn feed_options(config: &Config) -> FeedOptions {
             max_age: config.feed.retention.get(),
             max_bytes: config.feed.retention_size.get(),
         },
+        position_every: Some(POSITION_EVERY),
         ..FeedOptions::default()
     }
 }
