@@ -1,6 +1,8 @@
-//! What a subscription leaves behind that its client has ended while nothing happened in its table.
-use super::support::{PATIENCE, TestDaemon};
+//! Subscriptions that come to nothing: those that are refused, and what one leaves behind that its client has ended while nothing
+//! happened in its table.
+use super::support::{PATIENCE, TestDaemon, shared};
 use raystream::client::{Client, Item, Json, Options, SubscribeOptions};
+use raystream::wire::ErrorCode;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -30,4 +32,18 @@ async fn a_quiet_subscription_is_gone_with_its_end() {
     drop(subscription);
     until_listening(&daemon, "0");
     client.ping().await.expect("the connection is there still");
+}
+
+#[tokio::test]
+async fn a_filter_is_an_object() {
+    let daemon = shared();
+    let client = Client::connect(&daemon.url, Options::default()).await.unwrap();
+    client.call("table.create", &json!({"table": "filtered"})).await.unwrap();
+    for filter in ["[]", "5", r#""x""#, "null", " ", "true"] {
+        let mut options = SubscribeOptions::new("filtered");
+        options.filter = Some(Json::new(filter));
+        let refused = client.subscribe(options).await.expect_err(filter);
+        assert_eq!(refused.code(), Some(ErrorCode::INVALID_REQUEST), "{filter}: {refused}");
+        assert!(refused.to_string().contains("JSON object"), "{refused}");
+    }
 }
