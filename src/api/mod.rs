@@ -102,7 +102,7 @@ fn query(store: &Store) -> impl Fn(&Context, Call) -> Reply + Send + Sync + 'sta
             (_, Err(status)) => Reply::Ready(Err(status)),
             (None, Ok(None)) => Reply::pending(tables::query(scoped(&store, context), context.clone(), call)),
             (Some(items), Ok(None)) => {
-                Reply::pending(streams::query(store.clone(), context.clone(), call, items))
+                Reply::pending(streams::query(scoped(&store, context), context.clone(), call, items))
             }
             (items, Ok(Some(sid))) => {
                 let inner = context.clone();

@@ -1,8 +1,13 @@
 //! The one translation of what the store says into what a peer is told.
 
+use std::time::Duration;
+
 use crate::rpc::Status;
 use crate::store::StoreError;
 use crate::wire::registry::ErrorCode;
+
+/// What a caller is told to wait who has too much under way: until something of it ends, which is up to him.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
@@ -31,6 +36,9 @@ impl From<StoreError> for Status {
             StoreError::Unavailable { retry_after } => {
                 Self::new(ErrorCode::SERVICE_UNAVAILABLE, "the database cannot take this now")
                     .with_retry_after(retry_after)
+            }
+            StoreError::Busy(message) => {
+                Self::new(ErrorCode::RATE_LIMITED, message).with_retry_after(BUSY_RETRY_AFTER)
             }
             StoreError::Timeout => Self::new(
                 ErrorCode::TIMEOUT,

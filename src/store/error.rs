@@ -44,6 +44,9 @@ pub enum StoreError {
         /// How long the caller does well to wait.
         retry_after: Duration,
     },
+    /// The caller has as many under way as one may have. It was not run. The text is our own.
+    #[error("{0}")]
+    Busy(&'static str),
     /// The time was over. What had begun was stopped; a write may have been done before that.
     #[error("the time was over")]
     Timeout,

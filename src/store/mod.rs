@@ -46,7 +46,7 @@ pub mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_postgres::Config;
 
 use endpoint::{Endpoint, Tls};
@@ -71,7 +71,7 @@ pub use search::{
     SEARCH_FOUND_MAX, SEARCH_LIMIT_DEFAULT, SEARCH_LIMIT_MAX, SEARCH_PAGE_LEN_MAX, SEARCH_TEXT_LEN_MAX,
     SEARCH_TIME_MAX, Search, SearchPage,
 };
-pub use stream::{DocumentStream, STREAMS_MAX, StreamQuery};
+pub use stream::{DocumentStream, STREAMS_MAX, STREAMS_OF_LANE_MAX, StreamQuery};
 pub use topics::{Published, TOPIC_NAME_LEN_MAX, TopicName};
 pub use transactions::{
     InTransaction, Isolation, OpenOptions, OpenStatus, OpenTransaction, Over, TransactionOptions, Writes,
@@ -164,7 +164,7 @@ struct Inner {
     database: feed::Database,
     written: Arc<Notify>,
     /// Places for streams.
-    streams: Arc<Semaphore>,
+    streams: stream::StreamPlaces,
 }
 
 /// How long the first connections may take after the server was found good.
@@ -197,7 +197,7 @@ impl Store {
         let transactions = TransactionPool::new(&options);
         let open_transactions = TransactionPool::of_open(&options);
         let (tables, ids) = (TableCache::default(), IdSource::default());
-        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        let streams = stream::StreamPlaces::default();
         let exec = exec::ExecPool::default();
         let inner = Inner {
             options,

@@ -3,8 +3,10 @@
 //! Each has a session of its own for as long as it runs, in one snapshot, or that of its transaction. A reader that stops
 //! reading stops the portal: what waits here is one chunk, and what Postgres has ready in the socket.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,6 +20,7 @@ use super::endpoint;
 use super::feed::{LOCK_LOG, MOMENT, Moment};
 use super::page_cursor::{PageCursor, PageKey, Paged, Place};
 use super::query::{form, place_params};
+use super::scope::Lane;
 use super::session::{self, Access};
 use super::sqlstate::{self, Verdict};
 use super::statements::{OrderKind, Param, behind, placeholders, rows};
@@ -27,6 +30,9 @@ use super::{Document, DocumentId, Json, Order, Store, StoreError, TableName, Tab
 
 /// Streams at the same time: each has a session of Postgres, and a snapshot that keeps deleted rows from being collected.
 pub const STREAMS_MAX: usize = 16;
+
+/// Streams of one lane at the same time: who asks for many and takes nothing of them leaves places to the others.
+pub const STREAMS_OF_LANE_MAX: usize = 4;
 
 /// What a caller is told to wait when so many run: most are over in seconds.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -43,6 +49,45 @@ const CHUNK_DOCUMENTS: usize = 1_024;
 
 /// How long a cancel may take to reach Postgres before the session is just cut.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The places for streams.
+#[derive(Debug, Default)]
+pub(super) struct StreamPlaces(Arc<Mutex<HashMap<Lane, usize>>>);
+
+/// A place, given back when it is dropped.
+#[derive(Debug)]
+struct StreamPlace {
+    places: Arc<Mutex<HashMap<Lane, usize>>>,
+    lane: Lane,
+}
+
+impl StreamPlaces {
+    fn take(&self, lane: Lane) -> Result<StreamPlace, StoreError> {
+        let mut of_lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if of_lanes.get(&lane).is_some_and(|count| *count >= STREAMS_OF_LANE_MAX) {
+            return Err(StoreError::Busy(
+                "as many streams as a connection may have are not read to their end",
+            ));
+        }
+        if of_lanes.values().sum::<usize>() >= STREAMS_MAX {
+            return Err(StoreError::Unavailable { retry_after: RETRY_AFTER });
+        }
+        *of_lanes.entry(lane).or_default() += 1;
+        Ok(StreamPlace { places: Arc::clone(&self.0), lane })
+    }
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let mut of_lanes = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = of_lanes.entry(self.lane) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
 
 /// What a stream is asked for.
 #[derive(Debug, Clone, Default)]
@@ -148,7 +193,7 @@ impl Store {
     /// Runs a stream on a session of its own, until it has ended or nobody takes what it sends.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when [`STREAMS_MAX`] run.
+    /// [`StoreError::Unavailable`] when [`STREAMS_MAX`] run, [`StoreError::Busy`] when [`STREAMS_OF_LANE_MAX`] of the lane do.
     pub(super) async fn in_session<T, F>(&self, work: F) -> Result<(Pieces<T>, JoinHandle<()>), StoreError>
     where
         T: Send + 'static,
@@ -159,8 +204,7 @@ impl Store {
             + Send
             + 'static,
     {
-        let busy = |_| StoreError::Unavailable { retry_after: RETRY_AFTER };
-        let place = self.0.streams.clone().try_acquire_owned().map_err(busy)?;
+        let place = self.0.streams.take(self.1.lane)?;
         let session = session::open(&self.0.options, Access::Read).await.map_err(|error| {
             tracing::warn!(%error, "no connection for a stream");
             StoreError::Unavailable { retry_after: RETRY_AFTER }

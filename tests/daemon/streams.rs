@@ -234,6 +234,37 @@ async fn a_stream_that_is_given_up_stops_in_postgres() {
 }
 
 #[tokio::test]
+async fn who_reads_none_of_his_streams_leaves_places_to_others() {
+    let daemon = shared();
+    let client = connect(&daemon).await;
+    client.call("table.create", &json!({"table": "places"})).await.expect("it is made");
+    // More than waits between Postgres and a reader.
+    import(&client, "places", 10_000).await;
+    let query = || open(&client, "table.query", json!({"table": "places"}), StreamOptions::receiving());
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = query().await;
+        assert!(next(&mut stream).await.expect("no error").is_some());
+        held.push(stream);
+    }
+    let refused = next(&mut query().await).await.expect_err("four are open");
+    assert_eq!(code(&refused), ErrorCode::RATE_LIMITED, "{refused}");
+    let other = connect(&daemon).await;
+    let mut stream =
+        open(&other, "table.query", json!({"table": "places"}), StreamOptions::receiving()).await;
+    assert!(next(&mut stream).await.expect("another connection has its own").is_some());
+    // A place that is given up is free once Postgres has stopped.
+    held.pop();
+    let again = async {
+        while let Err(error) = next(&mut query().await).await {
+            assert_eq!(code(&error), ErrorCode::RATE_LIMITED, "{error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("the place is free");
+}
+
+#[tokio::test]
 async fn the_deadline_of_a_stream_holds_for_its_reader_too() {
     let daemon = shared();
     let client = connect(&daemon).await;
