@@ -141,6 +141,7 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
     match failure {
         None => Out::with_room(0).raw(r#"{"written":"#).integer(written).raw("}").finish(),
         Some(status) => {
+            let status = if written > 0 { not_to_be_repeated(status) } else { status };
             let written = Out::with_room(0).raw(r#"{"written":"#).integer(written);
             let details = match &status.details {
                 Some(details) => written.raw(r#","details":"#).raw(details),
@@ -149,6 +150,16 @@ pub(super) async fn import(store: Store, context: Context, mut call: Call) -> Re
             Err(status.with_details(details.raw("}").into_bytes()))
         }
     }
+}
+
+/// A failure behind documents that were written: what may be sent again by its code (the database is away) must not be, because
+/// those without an id would be there twice.
+fn not_to_be_repeated(status: Status) -> Status {
+    if !status.code.is_retryable() {
+        return status;
+    }
+    let message = format!("a part of the documents was written, and then: {}", status.message);
+    Status { code: ErrorCode::UNKNOWN_OUTCOME, message: message.into(), retry_after: None, ..status }
 }
 
 /// An item as the arguments of a method.
@@ -165,4 +176,20 @@ pub(super) fn item_call(item: Bytes) -> Call {
 /// Whether the arguments of `sys.echo` are an object, with items or without.
 pub(super) fn check_args(call: &Call) -> Result<(), Status> {
     args::check_object(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_that_was_half_done_is_not_to_be_sent_again() {
+        let away =
+            Status::new(ErrorCode::SERVICE_UNAVAILABLE, "away").with_retry_after(std::time::Duration::ZERO);
+        let told = not_to_be_repeated(away);
+        assert!(!told.code.is_retryable());
+        assert_eq!((told.code, told.retry_after), (ErrorCode::UNKNOWN_OUTCOME, None));
+        let refused = Status::invalid("no object");
+        assert_eq!(not_to_be_repeated(refused.clone()), refused);
+    }
 }
