@@ -223,7 +223,7 @@ impl Calls {
     pub(super) fn move_items(&mut self, link: &mut Link, stream: u32) {
         let Some(InFlight { call, .. }) = self.in_flight.get(stream) else { return };
         let Some(pipe) = &call.pipe else { return };
-        if let Some(items) = pipe.take_credit(call.with(|call| call.credit)) {
+        if let Some(items) = pipe.take_credit() {
             // The call may be given up, or the connection over: then there is nobody to tell.
             let _over = link.connection.credit(stream, items);
         }
