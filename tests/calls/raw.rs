@@ -111,8 +111,13 @@ impl Raw {
             Err(error) => panic!("{error}"),
         }
         let now = self.started.elapsed();
-        self.connection.handle_input(now, &mut self.input).unwrap();
-        self.connection.handle_timeout(now).unwrap();
-        std::iter::from_fn(|| self.connection.poll_event()).collect()
+        let handled = self.connection.handle_input(now, &mut self.input);
+        let events: Vec<_> = std::iter::from_fn(|| self.connection.poll_event()).collect();
+        // What came before the end is told first.
+        if events.is_empty() {
+            handled.unwrap();
+            self.connection.handle_timeout(now).unwrap();
+        }
+        events
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use raystream::client::{CallOptions, Json};
 use raystream::conn::Event;
 use raystream::wire::ErrorCode;
+use raystream::wire::envelope::{Overflow, Subscribe};
 use serde_json::json;
 
 use crate::raw::Raw;
-use crate::server::{Server, active, call, eventually, lock_row};
+use crate::server::{Server, active, call, eventually, key, lock_row};
 
 const LONG_LOCKS: &str = "lock_timeout = \"10m\"";
 
@@ -142,4 +144,33 @@ async fn every_call_whose_future_is_dropped_is_stopped() {
     holder.batch_execute("ROLLBACK").await.unwrap();
     let document = call(&client, "table.get", json!({"table": "t", "id": "a"})).await.unwrap();
     assert_eq!(document["version"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_hears_of_the_shutdown_before_its_connection_ends() {
+    let server = Server::start().await;
+    let ended = tokio::task::spawn_blocking({
+        let url = server.url.clone();
+        move || {
+            let mut raw = Raw::connect_as(&url, Some(key(1).0));
+            let subscribe = Subscribe {
+                table: "t".into(),
+                filter: Bytes::new(),
+                cursor: None,
+                snapshot: false,
+                overflow: Overflow::Close,
+                credit: 1,
+                topic: None,
+            };
+            let stream = raw.subscribe(&subscribe);
+            // Answered behind it.
+            let call = raw.call("sys.echo", r#"{}"#.to_owned());
+            raw.answer(call).unwrap();
+            (raw, stream)
+        }
+    });
+    let (mut raw, stream) = ended.await.unwrap();
+    server.signal("TERM");
+    let told = tokio::task::spawn_blocking(move || raw.answer(stream)).await.unwrap();
+    assert_eq!(told, Err(ErrorCode::GOING_AWAY));
 }

@@ -13,6 +13,7 @@ use super::{
     calls::Calls,
     clock,
     flows::{self, Flows},
+    messages::end_status,
     shared::{Counted, Shared},
     subscriptions::{Output, Subscriptions, authorise_source},
     transport::{LINGER, ReadHalf, WriteHalf},
@@ -22,6 +23,7 @@ use crate::{
     auth::{self, Principal},
     conn::{ApiMisuse, Connection, ConnectionError, Event, Framing, Peer},
     rpc::{Answer, CancelSignal, ConnectionId, Status, Untrusted},
+    store::feed::EndReason,
     time::Timer,
     wire::ErrorCode,
 };
@@ -293,11 +295,16 @@ impl<R: ReadHalf, W: WriteHalf> Driver<R, W> {
         Ok(())
     }
 
-    /// While draining: closes as soon as every call is answered, and at the latest when the drain ends.
+    /// While draining: closes as soon as every call is answered, and at the latest when the drain ends. Subscriptions, which
+    /// went on until then, end before that.
     fn close_when_drained(&mut self, now: Duration) {
         if let Some(until) = self.draining_until
             && (self.calls.len() + self.flows.len() == 0 || now >= until)
         {
+            let streams: Vec<u32> = self.subscriptions.sources().map(|(stream, _)| stream).collect();
+            for stream in streams {
+                self.end_subscription(stream, end_status(EndReason::ShuttingDown, None));
+            }
             self.connection.close(ErrorCode::GOING_AWAY, "the server is shutting down");
             self.draining_until = None;
         }
