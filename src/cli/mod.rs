@@ -10,6 +10,7 @@ mod connect;
 mod daemon;
 mod dev;
 mod exec;
+mod failure;
 mod gc;
 mod import;
 mod index;
@@ -35,7 +36,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use connect::{Cipher, ConnectArguments};
-pub use output::{Exit, Failure, Output};
+pub use failure::{Exit, Failure};
+pub use output::Output;
 
 use crate::server::logging::Colour;
 
