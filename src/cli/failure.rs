@@ -36,6 +36,8 @@ pub struct Failure {
     pub(super) code: Option<ErrorCode>,
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// Of work in many steps: how many were done, where that is known.
+    pub(super) written: Option<u64>,
     /// Nobody reads any more: nothing is left to say.
     pub(super) is_silent: bool,
 }
@@ -43,7 +45,14 @@ pub struct Failure {
 impl Failure {
     /// A file, a configuration or this machine is at fault. Exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Failed, code: None, message: message.into(), hint: None, is_silent: false }
+        Self {
+            exit: Exit::Failed,
+            code: None,
+            message: message.into(),
+            hint: None,
+            written: None,
+            is_silent: false,
+        }
     }
 
     /// The server answered with an error. Printed as `CODE: message`; exit code 1.
@@ -79,6 +88,19 @@ impl Failure {
     #[must_use]
     pub fn with_optional_hint(self, hint: Option<String>) -> Self {
         Self { hint: hint.or(self.hint), ..self }
+    }
+
+    /// Adds how many documents were written all the same, when that is known.
+    #[must_use]
+    pub(super) fn with_written(self, written: Option<u64>) -> Self {
+        Self { written: written.or(self.written), ..self }
+    }
+
+    /// Adds a further fault to the message.
+    #[must_use]
+    pub(super) fn and(mut self, other: &impl std::fmt::Display) -> Self {
+        self.message = format!("{}; {other}", self.message);
+        self
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::connect::block_on;
 use super::{ConnectArguments, Failure, Output, json};
-use crate::client::{CallStream, Json, StreamOptions};
+use crate::client::{CallStream, Error, Json, StreamOptions};
 use crate::server::config::Period;
 use crate::wire::ErrorCode;
 use crate::wire::limits::MESSAGE_MAX;
@@ -21,8 +21,8 @@ const LINES_AHEAD: usize = 64;
 
 /// Write documents into a table, one JSON object a line: {"id": .., "data": ..}
 ///
-/// Without an id a document gets a new one. Each is a write of its own: when one is refused, those before it stay, and the
-/// error says how many were written. What `raystream query` prints can be imported.
+/// Without an id a document gets a new one. Each is a write of its own: when one is refused or a line cannot be read, those
+/// before it stay, and the error says how many were written. What `raystream query` prints can be imported.
 #[derive(Debug, Args)]
 pub(super) struct ImportArguments {
     #[command(flatten)]
@@ -65,37 +65,81 @@ pub(super) fn run(arguments: &ImportArguments, output: &mut Output) -> Result<()
         std::thread::spawn(move || read_lines(input, &lines));
         let mut call = client.open("table.import", args, options).await?;
         let sent = send(&mut call, &mut read).await;
-        let result = match sent {
-            Ok(()) => {
-                call.end();
-                call.result().await.map_err(Failure::from)
-            }
-            Err(failure) => Err(failure),
-        };
+        // Also after a line that is none: what was sent before it is written, and the answer says how much that is.
+        call.end();
+        let answer = call.result().await;
         client.close().await;
-        result
+        match sent {
+            Ok(()) => answer.map_err(refused),
+            // The answer knows better than whoever could not go on.
+            Err(Stop::Call(error)) => Err(refused(answer.err().unwrap_or(error))),
+            Err(Stop::Line(fault)) => Err(with_answer(fault, answer)),
+        }
     })?;
     let shown = json::printable(&result)
         .ok_or_else(|| Failure::answered(ErrorCode::INTERNAL_ERROR, "the server's result is not JSON"))?;
     output.line(shown)
 }
 
+/// What ends the sending before the last line.
+enum Stop {
+    /// A line that cannot be sent.
+    Line(Failure),
+    /// The call goes no further.
+    Call(Error),
+}
+
+/// The answer, or an error of it.
+#[derive(serde::Deserialize)]
+struct Written {
+    written: u64,
+}
+
+/// How many were written, as JSON of the server says.
+fn written(json: &[u8]) -> Option<u64> {
+    serde_json::from_slice(json).ok().map(|Written { written }| written)
+}
+
+/// An error of the call, with how many were written before it.
+fn refused(error: Error) -> Failure {
+    let written = match &error {
+        Error::Call(answer) => written(&answer.details),
+        _ => None,
+    };
+    Failure::from(error).with_written(written)
+}
+
+/// The fault of a line, with what became of the lines before it.
+fn with_answer(fault: Failure, answer: Result<Json, Error>) -> Failure {
+    match answer {
+        Ok(result) => fault.with_written(written(result.as_bytes())),
+        Err(error) => {
+            let fault = fault.and(&format_args!("and before it: {error}"));
+            fault.with_written(refused(error).written)
+        }
+    }
+}
+
 /// Sends every line.
-async fn send(
-    call: &mut CallStream,
-    lines: &mut mpsc::Receiver<Result<Json, Failure>>,
-) -> Result<(), Failure> {
+async fn send(call: &mut CallStream, lines: &mut mpsc::Receiver<Result<Json, Failure>>) -> Result<(), Stop> {
     // Drawn on a terminal only.
     let progress = ProgressBar::new_spinner().with_style(
         ProgressStyle::with_template("{spinner} {human_pos} documents, {per_sec}")
             .unwrap_or_else(|_| ProgressStyle::default_spinner()),
     );
+    let mut sent = Ok(());
     while let Some(line) = lines.recv().await {
-        call.send(line?).await?;
+        sent = match line {
+            Ok(line) => call.send(line).await.map_err(Stop::Call),
+            Err(fault) => Err(Stop::Line(fault)),
+        };
+        if sent.is_err() {
+            break;
+        }
         progress.inc(1);
     }
     progress.finish_and_clear();
-    Ok(())
+    sent
 }
 
 /// Reads lines until the end, a fault, or nobody takes them.

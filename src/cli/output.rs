@@ -94,13 +94,19 @@ impl Output {
         }
         if self.json {
             let code = failure.code.map(|code| code.to_string());
-            let error = json!({ "code": code, "message": failure.message, "hint": failure.hint });
+            let mut error = json!({ "code": code, "message": failure.message, "hint": failure.hint });
+            if let Some(written) = failure.written {
+                error["written"] = json!(written);
+            }
             let _ = writeln!(io::stderr().lock(), "{}", json!({ "error": error }));
             return failure.exit;
         }
         match failure.code {
             Some(code) => self.labelled(&code.to_string(), "31", &failure.message),
             None => self.labelled("error", "31", &failure.message),
+        }
+        if let Some(written) = failure.written {
+            self.labelled("written", "36", &written.to_string());
         }
         if let Some(hint) = &failure.hint {
             self.labelled("hint", "36", hint);

@@ -9,6 +9,7 @@ mod commands;
 mod documents;
 mod hostile;
 mod idempotency;
+mod import;
 mod known_peers;
 mod limits;
 mod migrate;
