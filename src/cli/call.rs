@@ -12,7 +12,8 @@ use crate::wire::ErrorCode;
 
 /// Call a method and print its result as JSON
 ///
-/// An error of the server is printed as `CODE: message` on standard error, exit code 1. No connection: exit code 2.
+/// An error of the server is printed as `CODE: message` on standard error, with its details where it has some, exit code 1. No
+/// connection: exit code 2.
 ///
 /// A call that fails is sent again where that is safe: when its method only reads, or with --idempotency-key.
 #[derive(Debug, Args)]

@@ -124,7 +124,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        match &error {
+        let failure = match &error {
             Error::Call(answer) => Self::answered(answer.code, answer.message.clone()),
             // A connection that failed, but what it means for the call is worth its code.
             Error::UnknownOutcome { .. } => {
@@ -139,7 +139,8 @@ impl From<Error> for Failure {
                 Some(code) => Self::answered(code, error.to_string()),
                 None => Self::failed(error.to_string()),
             },
-        }
+        };
+        failure.with_facts_of(&error)
     }
 }
 

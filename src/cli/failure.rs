@@ -1,8 +1,14 @@
 //! How a command ends that did not do what it was asked to.
 
+use std::borrow::Cow;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use serde_json::value::RawValue;
+
+use super::json;
+use crate::client::{Error, Json};
 use crate::wire::ErrorCode;
 
 /// How the program ends.
@@ -36,6 +42,12 @@ pub struct Failure {
     pub(super) code: Option<ErrorCode>,
     pub(super) message: String,
     pub(super) hint: Option<String>,
+    /// Whether the same may be tried again, where that is known.
+    pub(super) retryable: Option<bool>,
+    /// How long to wait before that, where the server said so.
+    pub(super) retry_after: Option<Duration>,
+    /// What the server said beside its message, safe to print.
+    pub(super) details: Option<Box<RawValue>>,
     /// Of work in many steps: how many were done, where that is known.
     pub(super) written: Option<u64>,
     /// Nobody reads any more: nothing is left to say.
@@ -50,6 +62,9 @@ impl Failure {
             code: None,
             message: message.into(),
             hint: None,
+            retryable: None,
+            retry_after: None,
+            details: None,
             written: None,
             is_silent: false,
         }
@@ -90,6 +105,23 @@ impl Failure {
         Self { hint: hint.or(self.hint), ..self }
     }
 
+    /// Adds what the client knows of trying again, and the details of an answer. Those that are not JSON are left out.
+    #[must_use]
+    pub(super) fn with_facts_of(mut self, error: &Error) -> Self {
+        self.retryable = Some(error.retryable());
+        self.retry_after = error.retry_after();
+        if let Error::Call(answer) = error {
+            let details = json::printable(&Json::new(answer.details.clone())).map(Cow::into_owned);
+            self.details = details.and_then(|text| RawValue::from_string(text).ok());
+        }
+        self
+    }
+
+    /// The details as a person reads them; `None` where the rest of the failure says it all.
+    pub(super) fn details_text(&self) -> Option<String> {
+        self.details.as_deref().and_then(text_of_details)
+    }
+
     /// Adds how many documents were written all the same, when that is known.
     #[must_use]
     pub(super) fn with_written(self, written: Option<u64>) -> Self {
@@ -101,6 +133,32 @@ impl Failure {
     pub(super) fn and(mut self, other: &impl std::fmt::Display) -> Self {
         self.message = format!("{}; {other}", self.message);
         self
+    }
+}
+
+/// Details of methods that make many steps: where it failed, and what that step said.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    index: Option<u64>,
+    /// Printed by itself.
+    written: Option<u64>,
+    details: Option<Box<RawValue>>,
+}
+
+/// What is known is put into words, the rest stays JSON.
+fn text_of_details(details: &RawValue) -> Option<String> {
+    let Ok(step) = serde_json::from_str::<Step>(details.get()) else {
+        return (details.get() != "null").then(|| details.get().to_owned());
+    };
+    let place = match (step.index, step.written) {
+        (Some(index), None) => format!("in call {index} of the batch"),
+        (None, Some(_)) => return step.details.as_deref().and_then(text_of_details),
+        _ => return Some(details.get().to_owned()).filter(|text| text != "{}"),
+    };
+    match step.details.as_deref().and_then(text_of_details) {
+        Some(inner) => Some(format!("{place}: {inner}")),
+        None => Some(place),
     }
 }
 
@@ -123,5 +181,25 @@ mod tests {
         let failure = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert!(failure.is_silent && failure.exit == Exit::Done);
         assert_eq!(Failure::from(io::Error::from(io::ErrorKind::StorageFull)).exit, Exit::Failed);
+    }
+
+    #[test]
+    fn details_that_are_known_are_put_into_words() {
+        let text = |json: &str| {
+            let details = RawValue::from_string(json.to_owned()).expect("JSON");
+            text_of_details(&details)
+        };
+        let batch = "in call 1 of the batch";
+        assert_eq!(text(r#"{"index":1}"#).as_deref(), Some(batch));
+        assert_eq!(text(r#"{"index":1,"details":{"a":1.10}}"#), Some(format!(r#"{batch}: {{"a":1.10}}"#)));
+        // The number has a line of its own.
+        assert_eq!(text(r#"{"written":8}"#), None);
+        assert_eq!(text(r#"{"written":8,"details":{"index":1}}"#).as_deref(), Some(batch));
+        for nothing in ["{}", "null"] {
+            assert_eq!(text(nothing), None);
+        }
+        for other in [r#"{"cursor":"c"}"#, r#"{"index":1,"x":2}"#, "[1]", "7", r#"{"details":1}"#] {
+            assert_eq!(text(other).as_deref(), Some(other));
+        }
     }
 }

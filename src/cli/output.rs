@@ -3,9 +3,24 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::{Exit, Failure, GlobalOptions};
+use crate::server::config::Period;
 use crate::server::logging::Colour;
+
+/// A failure with `--json`. What is not known is null.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    code: Option<String>,
+    message: &'a str,
+    hint: Option<&'a str>,
+    retryable: Option<bool>,
+    retry_after_ms: Option<u64>,
+    details: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<u64>,
+}
 
 /// Where and how a command prints.
 #[derive(Debug)]
@@ -93,17 +108,25 @@ impl Output {
             return failure.exit;
         }
         if self.json {
-            let code = failure.code.map(|code| code.to_string());
-            let mut error = json!({ "code": code, "message": failure.message, "hint": failure.hint });
-            if let Some(written) = failure.written {
-                error["written"] = json!(written);
-            }
-            let _ = writeln!(io::stderr().lock(), "{}", json!({ "error": error }));
+            let error = Told {
+                code: failure.code.map(|code| code.to_string()),
+                message: &failure.message,
+                hint: failure.hint.as_deref(),
+                retryable: failure.retryable,
+                retry_after_ms: failure.retry_after.map(|time| Period::new(time).as_millis()),
+                details: failure.details.as_deref(),
+                written: failure.written,
+            };
+            let error = serde_json::to_string(&error).expect("text, numbers and JSON are JSON");
+            let _ = writeln!(io::stderr().lock(), "{}", format_args!("{{\"error\":{error}}}"));
             return failure.exit;
         }
         match failure.code {
             Some(code) => self.labelled(&code.to_string(), "31", &failure.message),
             None => self.labelled("error", "31", &failure.message),
+        }
+        if let Some(details) = failure.details_text() {
+            self.labelled("details", "36", &details);
         }
         if let Some(written) = failure.written {
             self.labelled("written", "36", &written.to_string());

@@ -46,6 +46,32 @@ async fn a_refused_call_is_sent_as_often_as_the_user_says_where_that_is_safe() {
 }
 
 #[tokio::test]
+async fn all_that_an_error_says_is_printed() {
+    let server = Server::start(config()).await;
+    let details = "{\"n\": 1.10,\n\"t\":\"\u{9b}\"}";
+    let shown = "{\"n\": 1.10, \"t\":\"\\u009b\"}";
+    let text = format!("RATE_LIMITED: m\ndetails: {shown}\n");
+    let json = format!(
+        "{{\"error\":{{\"code\":\"RATE_LIMITED\",\"message\":\"m\",\"hint\":null,\"retryable\":true,\
+         \"retry_after_ms\":250,\"details\":{shown}}}}}\n"
+    );
+    for (more, expected) in [(&["--no-retry"][..], &text), (&["--no-retry", "--json"], &json)] {
+        let running = call(&server, "table.push", more);
+        let mut session = server.accept().await;
+        let (stream, _) = session.call().await;
+        let mut error = rpc_error(ErrorCode::RATE_LIMITED);
+        (error.message, error.retryable) = ("m".to_owned(), true);
+        (error.retry_after_ms, error.details) = (250, details.into());
+        session.connection.respond_error(stream, &error).unwrap();
+        session.end().await;
+        drop(session);
+        let output = within(running).await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), *expected);
+    }
+}
+
+#[tokio::test]
 async fn whoever_does_not_know_whether_it_was_done_is_told_the_key_to_find_out() {
     let server = Server::start(config()).await;
     let running = call(&server, "table.push", &["--no-retry", "--idempotency-key", "auto"]);

@@ -58,6 +58,28 @@ fn results_errors_and_their_exit_codes() {
 }
 
 #[test]
+fn the_details_of_an_error_reach_whoever_asked() {
+    let daemon = TestDaemon::start();
+    let url = daemon.url.as_str();
+    let calls = r#"{"calls":[{"method":"table.set","args":{"table":"t","id":"a","data":1}},
+                             {"method":"table.update","args":{"table":"t","id":"none","data":{}}}]}"#;
+    expect(&["call", url, "table.batch", calls], 1, "", "NOT_FOUND: ");
+    expect(&["call", url, "table.batch", calls], 1, "", "\ndetails: in call 1 of the batch\n");
+    let (_, _, err) = raystream(&["--json", "call", url, "table.batch", calls]);
+    let value: serde_json::Value = serde_json::from_str(&err).expect("one object");
+    let error = &value["error"];
+    assert_eq!((&error["code"], &error["details"]["index"]), (&"NOT_FOUND".into(), &1.into()), "{err}");
+    assert_eq!(
+        (&error["retryable"], error.get("retry_after_ms")),
+        (&false.into(), Some(&().into())),
+        "{err}"
+    );
+    // Without any there is no such line.
+    expect(&["call", url, "no.such"], 1, "", "NOT_FOUND: ");
+    assert!(!raystream(&["call", url, "no.such"]).2.contains("details"));
+}
+
+#[test]
 fn no_connection_is_exit_code_2_with_what_to_do_about_it() {
     let daemon = TestDaemon::start();
     let (key, address) = daemon.url.trim_start_matches("raystream://").split_once('@').expect("a key");
