@@ -1,6 +1,7 @@
 //! `raystream exec`
 
 use clap::Args;
+use serde_json::value::RawValue;
 
 use super::connect::block_on;
 use super::{ConnectArguments, Failure, Output, json};
@@ -25,17 +26,32 @@ pub(super) struct ExecArguments {
     params: Vec<String>,
 }
 
+/// The arguments of `table.exec`.
+#[derive(serde::Serialize)]
+struct Request<'a> {
+    table: &'a str,
+    sql: &'a str,
+    params: Vec<Param<'a>>,
+}
+
+/// A value, as the user wrote it.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Param<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
+fn param(text: &str) -> Param<'_> {
+    serde_json::from_str(text).map_or(Param::Text(text), Param::Json)
+}
+
 pub(super) fn run(arguments: &ExecArguments, output: &mut Output) -> Result<(), Failure> {
-    let params: Vec<serde_json::Value> = arguments
-        .params
-        .iter()
-        .map(|text| serde_json::from_str(text).unwrap_or_else(|_| serde_json::Value::from(text.as_str())))
-        .collect();
-    let args = serde_json::json!({
-        "table": arguments.table,
-        "sql": arguments.sql,
-        "params": params,
-    });
+    let args = Request {
+        table: &arguments.table,
+        sql: &arguments.sql,
+        params: arguments.params.iter().map(|text| param(text)).collect(),
+    };
     let result = block_on(async {
         let client = arguments.connect.connect(output, |_| {}).await?;
         let result = client.call("table.exec", &args).await;
@@ -58,5 +74,5 @@ pub(super) fn run(arguments: &ExecArguments, output: &mut Output) -> Result<(), 
 #[derive(serde::Deserialize)]
 struct Rows<'a> {
     #[serde(borrow)]
-    rows: Vec<&'a serde_json::value::RawValue>,
+    rows: Vec<&'a RawValue>,
 }

@@ -33,16 +33,21 @@ pub(super) fn text(argument: &str) -> Result<String, Failure> {
 /// # Errors
 /// INVALID_REQUEST with the place, or PAYLOAD_TOO_LARGE.
 pub(super) fn parse(what: &str, text: String) -> Result<Json, Failure> {
+    raw(what, text).map(|raw| Json::new(String::from(Box::<str>::from(raw))))
+}
+
+/// The same as a part of a larger text: numbers keep their digits.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn raw(what: &str, text: String) -> Result<Box<RawValue>, Failure> {
     if text.len() > MESSAGE_MAX {
         let message = format!("{what} is longer than a message may be (1 MiB)");
         return Err(Failure::answered(ErrorCode::PAYLOAD_TOO_LARGE, message));
     }
-    match serde_json::from_str::<&RawValue>(&text) {
-        Ok(_) => Ok(Json::new(text)),
-        Err(error) => {
-            Err(Failure::answered(ErrorCode::INVALID_REQUEST, format!("{what} is not JSON: {error}")))
-        }
-    }
+    RawValue::from_string(text).map_err(|error| {
+        Failure::answered(ErrorCode::INVALID_REQUEST, format!("{what} is not JSON: {error}"))
+    })
 }
 
 /// JSON of the server on one line, with nothing in it that drives a terminal; `None` when it is not JSON.
@@ -74,6 +79,8 @@ mod tests {
     #[test]
     fn what_is_not_json_is_refused_with_its_place() {
         assert_eq!(parse("it", "{\"a\": 1}".into()).expect("JSON").as_bytes(), b"{\"a\": 1}");
+        let number = "123456789012345678901.10e400";
+        assert_eq!(raw("it", format!(" {number}\n")).expect("JSON").get(), number);
         for (text, place) in [("", "line 1 column 0"), ("{\"a\" 1}", "line 1 column 6"), ("{} x", "column 4")]
         {
             let failure = format!("{:?}", parse("it", text.into()).expect_err("not JSON"));

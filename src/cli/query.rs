@@ -1,6 +1,7 @@
 //! `raystream query`
 
 use clap::Args;
+use serde_json::value::RawValue;
 
 use super::connect::block_on;
 use super::{ConnectArguments, Failure, Output, json};
@@ -42,16 +43,27 @@ pub(super) struct QueryArguments {
     deadline: Option<Period>,
 }
 
+/// The arguments of `table.query`.
+#[derive(serde::Serialize)]
+struct Request<'a> {
+    table: &'a str,
+    /// As the user wrote it.
+    filter: Option<Box<RawValue>>,
+    order: Option<&'a str>,
+    limit: Option<u32>,
+    after: Option<&'a str>,
+    at: Option<&'a str>,
+}
+
 pub(super) fn run(arguments: &QueryArguments, output: &mut Output) -> Result<(), Failure> {
-    let filter = arguments.filter.as_ref().map(|text| json::parse("the filter", text.clone())).transpose()?;
-    let args = Json::encode(&serde_json::json!({
-        "table": arguments.table,
-        "filter": filter.map(|filter| filter.decode::<serde_json::Value>()).transpose()?,
-        "order": arguments.order,
-        "limit": arguments.limit,
-        "after": arguments.after,
-        "at": arguments.at,
-    }))?;
+    let args = Json::encode(&Request {
+        table: &arguments.table,
+        filter: arguments.filter.clone().map(|filter| json::raw("the filter", filter)).transpose()?,
+        order: arguments.order.as_deref(),
+        limit: arguments.limit,
+        after: arguments.after.as_deref(),
+        at: arguments.at.as_deref(),
+    })?;
     let mut options = StreamOptions::receiving();
     options.timeout = arguments.deadline.map(|deadline| deadline.get());
     block_on(async {

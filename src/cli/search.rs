@@ -1,6 +1,7 @@
 //! `raystream search`
 
 use clap::Args;
+use serde_json::value::RawValue;
 
 use super::connect::block_on;
 use super::{ConnectArguments, Failure, Output, json};
@@ -46,20 +47,35 @@ pub(super) struct SearchArguments {
     at: Option<String>,
 }
 
+/// The arguments of `table.search`.
+#[derive(serde::Serialize)]
+struct Request<'a> {
+    table: &'a str,
+    query: String,
+    fields: &'a [String],
+    /// As the user wrote it.
+    filter: Option<Box<RawValue>>,
+    language: &'a str,
+    facets: &'a [String],
+    limit: u32,
+    after: Option<&'a str>,
+    highlight: bool,
+    at: Option<&'a str>,
+}
+
 pub(super) fn run(arguments: &SearchArguments, output: &mut Output) -> Result<(), Failure> {
-    let filter = arguments.filter.as_ref().map(|text| json::parse("the filter", text.clone())).transpose()?;
-    let args = serde_json::json!({
-        "table": arguments.table,
-        "query": arguments.words.join(" "),
-        "fields": arguments.fields,
-        "filter": filter.map(|filter| filter.decode::<serde_json::Value>()).transpose()?,
-        "language": arguments.language,
-        "facets": arguments.facets,
-        "limit": arguments.limit,
-        "after": arguments.after,
-        "highlight": arguments.highlight,
-        "at": arguments.at,
-    });
+    let args = Request {
+        table: &arguments.table,
+        query: arguments.words.join(" "),
+        fields: &arguments.fields,
+        filter: arguments.filter.clone().map(|filter| json::raw("the filter", filter)).transpose()?,
+        language: &arguments.language,
+        facets: &arguments.facets,
+        limit: arguments.limit,
+        after: arguments.after.as_deref(),
+        highlight: arguments.highlight,
+        at: arguments.at.as_deref(),
+    };
     let result = block_on(async {
         let client = arguments.connect.connect(output, |_| {}).await?;
         let result = client.call("table.search", &args).await;
@@ -94,9 +110,9 @@ pub(super) fn run(arguments: &SearchArguments, output: &mut Output) -> Result<()
 #[derive(serde::Deserialize)]
 struct Page<'a> {
     #[serde(borrow)]
-    items: Vec<&'a serde_json::value::RawValue>,
+    items: Vec<&'a RawValue>,
     #[serde(borrow, default)]
-    facets: Option<&'a serde_json::value::RawValue>,
+    facets: Option<&'a RawValue>,
     next: Option<String>,
     total: u64,
     complete: bool,

@@ -80,6 +80,36 @@ fn the_details_of_an_error_reach_whoever_asked() {
 }
 
 #[test]
+fn numbers_of_a_filter_keep_their_digits() {
+    let daemon = TestDaemon::start();
+    let url = daemon.url.as_str();
+    let number = "123456789012345678901";
+    let doc = format!(r#"{{"table":"t","id":"a","data":{{"n":{number},"t":"whale"}}}}"#);
+    expect(&["call", url, "table.set", &doc], 0, "{\"version\":1}\n", "");
+    for (number, is_it) in [(number, true), ("123456789012345678902", false)] {
+        let filter = format!(r#"{{"n":{number}}}"#);
+        let sql = "SELECT id FROM t WHERE data->'n' = $1";
+        for command in [
+            &["query", url, "t", "--filter", &filter][..],
+            &["search", url, "t", "whale", "--filter", &filter],
+            &["exec", url, "t", sql, number],
+        ] {
+            let (status, out, err) = raystream(command);
+            assert_eq!(
+                (status, out.lines().count()),
+                (Some(0), usize::from(is_it)),
+                "{command:?}: {out}{err}"
+            );
+        }
+    }
+    for command in [&["query", url, "t"][..], &["search", url, "t", "whale"]] {
+        let command = [command, &["--filter", "{\"n\" 1}"]].concat();
+        expect(&command, 1, "", "INVALID_REQUEST: the filter is not JSON: ");
+    }
+    expect(&["exec", url, "t", "SELECT id FROM t WHERE data->>'t' = $1", "whale"], 0, "{\"id\":\"a\"}\n", "");
+}
+
+#[test]
 fn no_connection_is_exit_code_2_with_what_to_do_about_it() {
     let daemon = TestDaemon::start();
     let (key, address) = daemon.url.trim_start_matches("raystream://").split_once('@').expect("a key");
