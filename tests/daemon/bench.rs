@@ -1,7 +1,11 @@
 //! `raystream bench` against a real daemon: each scenario, short. What is printed and how much was counted; no time.
 
-use crate::support::{TestDaemon, raystream, shared};
+use crate::support::{RAYSTREAM, TestDaemon, raystream, shared};
 use serde_json::Value;
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 /// Both URLs of a daemon: TCP and WebSocket.
 fn urls(daemon: &TestDaemon) -> [String; 2] {
@@ -65,7 +69,7 @@ fn an_open_loop_makes_the_calls_that_were_asked_for() {
     );
     expect_sound(&value, "calls");
     // 200 a second for 300 ms, whatever the machine does meanwhile.
-    assert_eq!(value["calls"], 60);
+    assert_eq!((&value["calls"], &value["unsent"]), (&60.into(), &0.into()));
     assert_eq!(
         (&value["rate"], &value["payload"], &value["suite"]),
         (&200.into(), &1024.into(), &"NK_AESGCM".into())
@@ -97,6 +101,36 @@ fn handshakes_and_idle_connections_are_counted() {
         let value = bench(&url, "idle", &["--connections", "20"]);
         assert!(number(&value["server_rss_bytes"]) > 1e6, "{value}");
         assert!(number(&value["server_bytes_per_connection"]) >= 0.0, "{value}");
+    }
+}
+
+#[test]
+fn a_run_ends_with_its_last_connection() {
+    let mut daemon = TestDaemon::start();
+    let run = |more: &[&str]| {
+        Command::new(RAYSTREAM)
+            .args(["--json", "bench", &daemon.url, "echo", "--connections", "2", "--duration", "1h"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let runs = [run(&[]), run(&["--rate", "100", "--in-flight", "4"])];
+    // Long enough for a warm-up that is a second; a run that is not so far ends the same way.
+    std::thread::sleep(Duration::from_secs(3));
+    daemon.kill();
+    for (run, is_open) in runs.into_iter().zip([false, true]) {
+        let output = run.wait_with_output().expect("it ends");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("no connection"), "{told}");
+        if let Ok(value) = serde_json::from_slice::<Value>(&output.stdout) {
+            let unsent = value["unsent"].as_u64().expect("a number");
+            assert_eq!(unsent > 300_000, is_open, "100 a second for an hour: {value}");
+            assert!(number(&value["calls"]) > 0.0 && number(&value["elapsed_s"]) < 100.0, "{value}");
+        }
     }
 }
 

@@ -19,7 +19,8 @@ const WARM_UP_MAX: Duration = Duration::from_secs(1);
 ///
 /// Latency is counted in a histogram after a warm-up. Without --rate a new call follows each answer (closed loop). With
 /// --rate calls start at their times whatever the answers do, and latency counts from the time a call was meant to start,
-/// so that a stall of the server is not hidden. The processor time of both processes is shown when `sys.info` is granted.
+/// so that a stall of the server is not hidden; those that a server which does not keep up leaves over are told as
+/// `unsent`. A run ends when no connection is left (exit code 2). The processor time of both processes is shown when `sys.info` is granted.
 ///
 /// get, set, query and sub use the table `bench`, which they make and fill when it is not there.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::report;
 use super::server_side::ServerSide;
 use crate::cli::{Failure, Output};
-use crate::client::{CallOptions, Client, Json, Options, ServerUrl};
+use crate::client::{CallOptions, Client, Error, Json, Options, ServerUrl};
 
 struct Handshakes {
     url: ServerUrl,
@@ -27,6 +27,11 @@ impl Work for Handshakes {
         answer?;
         Ok(())
     }
+
+    /// The next call has a connection of its own.
+    fn lost(&self, _: &Fault) -> Option<Error> {
+        None
+    }
 }
 
 pub(super) async fn run(
@@ -40,7 +45,12 @@ pub(super) async fn run(
     let server = ServerSide::new(fleet.extra().await?, output).await;
     let plan = Plan::of(arguments);
     let progress = Progress::of_time(output, "connect", plan.warm_up + plan.duration);
-    let measured = load::run(plan, Arc::new(Handshakes { url, options }), &cores, &server, progress).await;
+    let work = Arc::new(Handshakes { url, options });
+    let mut measured = load::run(plan, Arc::clone(&work), &cores, &server, progress).await;
+    if measured.tally.has_errors() {
+        // Some may be refused in a run; a server that is gone makes none of them any more.
+        measured.lost = work.once(0, 0).await.err().and_then(|fault| fault.lost().cloned());
+    }
     for client in fleet.clients {
         client.close().await;
     }

@@ -25,6 +25,9 @@ const TIME_MAX: u64 = 24 * 3_600 * UNITS_PER_SECOND;
 pub(super) const PERCENTILES: [(&str, f64); 5] =
     [("p50", 50.0), ("p90", 90.0), ("p99", 99.0), ("p99_9", 99.9), ("p99_99", 99.99)];
 
+/// What faults without a code of the protocol are counted as.
+pub(super) const NO_CONNECTION: &str = "NO_CONNECTION";
+
 /// Why one piece of work does not count as done.
 #[derive(Debug)]
 pub(super) enum Fault {
@@ -47,14 +50,17 @@ impl Fault {
             Self::WrongAnswer => "WRONG_ANSWER".to_owned(),
             Self::Client(error) => match error.code() {
                 Some(code) => code.to_string(),
-                None => "NO_CONNECTION".to_owned(),
+                None => NO_CONNECTION.to_owned(),
             },
         }
     }
 
-    /// Whether nothing more will come of this connection.
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Client(Error::Closed | Error::Connect(_)))
+    /// Why nothing more will come of this connection, if that is so.
+    pub(super) fn lost(&self) -> Option<&Error> {
+        match self {
+            Self::Client(error @ (Error::Closed | Error::Connect(_))) => Some(error),
+            _ => None,
+        }
     }
 }
 
@@ -192,16 +198,22 @@ impl Drop for Times<'_> {
 /// A run.
 pub(super) struct Measured {
     pub(super) tally: Tally,
-    /// From the end of the warm-up to the last answer.
+    /// From the end of the warm-up to the end or the last answer, and no longer than there was a connection.
     pub(super) elapsed: Duration,
     /// What both processes used in that time.
     pub(super) used: Used,
+    /// Calls that were due and not started, because earlier ones took too long.
+    pub(super) unsent: u64,
+    /// Why there was no connection left before the end, if that is so.
+    pub(super) lost: Option<Error>,
 }
 
 impl Measured {
     /// Pieces of work a second.
     pub(super) fn rate(&self) -> f64 {
-        float(self.tally.done()) / self.elapsed.as_secs_f64()
+        let elapsed = self.elapsed.as_secs_f64();
+        // The connections may be lost in the warm-up.
+        if elapsed > 0.0 { float(self.tally.done()) / elapsed } else { 0.0 }
     }
 }
 

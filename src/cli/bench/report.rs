@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::{BenchArguments, Scenario};
 use super::histogram;
-use super::measured::{Measured, PERCENTILES, Tally, float};
+use super::measured::{Measured, NO_CONNECTION, PERCENTILES, Tally, float};
 use super::server_side::Used;
 use crate::cli::{Failure, Output};
 use crate::client::Transport;
@@ -32,7 +32,7 @@ pub(super) fn head(arguments: &BenchArguments, suite: &str) -> Value {
 /// The result of a scenario that is calls.
 ///
 /// # Errors
-/// Nothing was done; or nobody reads what is printed.
+/// No connection was left before the end; nothing was done; or nobody reads what is printed.
 pub(super) fn of_calls(
     arguments: &BenchArguments,
     suite: &str,
@@ -54,11 +54,12 @@ pub(super) fn of_calls(
     }
     value["latency_us"] = latency_json(tally);
     value["errors"] = json!(tally.errors());
+    value["unsent"] = json!(measured.unsent);
     value["cpu_s_per_100k"] = cpu_json(&measured.used, tally.done());
     value["histogram"] = histogram_json(tally);
     let in_all = megabytes.map(|megabytes| format!("   {megabytes:.0} MB/s each way")).unwrap_or_default();
     let text = format!(
-        "{} over {} connections, {} in flight on each{} ({suite})\n{} {unit}   {rate:.0} {unit}/s{in_all}\n{}\n{}{}{}",
+        "{} over {} connections, {} in flight on each{} ({suite})\n{} {unit}   {rate:.0} {unit}/s{in_all}\n{}\n{}{}{}{}",
         arguments.scenario.name(),
         arguments.connections,
         arguments.in_flight,
@@ -67,9 +68,13 @@ pub(super) fn of_calls(
         latency_text(tally),
         cpu_text(&measured.used, tally.done(), unit),
         errors_text(tally),
+        unsent_text(measured.unsent),
         histogram::draw(tally),
     );
     output.result(text, &value)?;
+    if let Some(error) = &measured.lost {
+        return Err(Failure::connection(format!("no connection was left: {error}")));
+    }
     expect_any(tally)
 }
 
@@ -83,7 +88,8 @@ pub(super) fn expect_any(tally: &Tally) -> Result<(), Failure> {
     }
     let codes: Vec<&str> = tally.errors().keys().map(String::as_str).collect();
     let why = if codes.is_empty() { "no answer in time".to_owned() } else { codes.join(", ") };
-    Err(Failure::failed(format!("nothing was done: {why}")))
+    let why = format!("nothing was done: {why}");
+    Err(if codes == [NO_CONNECTION] { Failure::connection(why) } else { Failure::failed(why) })
 }
 
 pub(super) fn latency_json(tally: &Tally) -> Value {
@@ -133,6 +139,13 @@ pub(super) fn errors_text(tally: &Tally) -> String {
     }
     let each: Vec<String> = tally.errors().iter().map(|(code, count)| format!("{code} {count}")).collect();
     format!("\nerrors   {}", each.join("   "))
+}
+
+fn unsent_text(unsent: u64) -> String {
+    match unsent {
+        0 => String::new(),
+        _ => format!("\nunsent   {unsent}, which were due before the end"),
+    }
 }
 
 pub(super) fn histogram_json(tally: &Tally) -> Value {
