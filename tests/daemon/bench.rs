@@ -1,7 +1,7 @@
 //! `raystream bench` against a real daemon: each scenario, short. What is printed and how much was counted; no time.
 
 use crate::support::{RAYSTREAM, TestDaemon, raystream, shared};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     process::{Command, Stdio},
     time::Duration,
@@ -57,6 +57,34 @@ fn calls_are_measured_over_both_transports() {
             assert_eq!(value["mb_per_s"].is_number(), scenario == "bulk");
         }
     }
+}
+
+#[test]
+fn writes_leave_the_table_as_queries_want_it() {
+    let daemon = TestDaemon::start();
+    let call = |method: &str, args: Value| {
+        let (status, out, err) = raystream(&["call", &daemon.url, method, &args.to_string()]);
+        assert_eq!(status, Some(0), "{err}");
+        serde_json::from_str::<Value>(&out).expect("JSON")
+    };
+    let in_group =
+        |group: u64| call("table.count", json!({"table": "bench", "filter": {"g": group}}))["count"].clone();
+    bench(&daemon.url, "set", &["--in-flight", "16"]);
+    assert_eq!([0, 1, 99].map(in_group), [10, 10, 10]);
+    // As an older one left it: the first documents in another group than theirs.
+    for number in 0..5 {
+        let id = format!("d{number:08}");
+        call("table.set", json!({"table": "bench", "id": id, "data": {"g": 0, "x": ""}}));
+    }
+    expect_sound(&bench(&daemon.url, "query", &[]), "calls");
+    assert_eq!([0, 1, 4].map(in_group), [10, 10, 10]);
+    // A page that is not whole is no answer.
+    for number in 0..10 {
+        call("table.delete", json!({"table": "bench", "id": format!("d{:08}", 100 * number + 2)}));
+    }
+    let (status, out, err) = raystream(&["--json", "bench", &daemon.url, "query", "--duration", "300ms"]);
+    let value: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(status == Some(0) && number(&value["errors"]["WRONG_ANSWER"]) > 0.0, "{value}{err}");
 }
 
 #[test]

@@ -18,6 +18,9 @@ pub(super) const DOCUMENTS: u64 = 1_000;
 pub(super) const GROUPS: u64 = DOCUMENTS / PAGE;
 /// Documents of one answer of a query.
 pub(super) const PAGE: u64 = 10;
+/// The group that is looked at before a run: writes begin with document 0, so that one which puts documents into another group
+/// than theirs takes the first one from here. Group 0 is where such writes and `sub` put theirs.
+const SAMPLE_GROUP: u64 = 1;
 /// Writes at the same time while it is filled.
 const FILLING: usize = 64;
 
@@ -36,8 +39,31 @@ impl fmt::Display for Id {
 
 /// A document of about so many bytes, in the group of its number.
 pub(super) fn document(number: u64, payload: usize) -> String {
-    let frame = format!(r#"{{"g":{:02},"x":""}}"#, 10).len();
-    format!(r#"{{"g":{},"x":"{}"}}"#, number % GROUPS, "x".repeat(payload.saturating_sub(frame)))
+    format!("{DOCUMENT_BEGIN}{}{}", group_of(number), end_of_document(payload))
+}
+
+/// What a document begins with, before its group.
+pub(super) const DOCUMENT_BEGIN: &str = r#"{"g":"#;
+
+/// The group of a document.
+pub(super) fn group_of(number: u64) -> u64 {
+    number % GROUPS
+}
+
+/// What follows the group in a document of about so many bytes.
+pub(super) fn end_of_document(payload: usize) -> String {
+    let frame = DOCUMENT_BEGIN.len() + r#"10,"x":""}"#.len();
+    format!(r#","x":"{}"}}"#, "x".repeat(payload.saturating_sub(frame)))
+}
+
+/// How many documents an answer of `table.query` has; none when it is no such answer.
+pub(super) fn items_in(answer: &[u8]) -> Option<u64> {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        items: Vec<serde::de::IgnoredAny>,
+    }
+    let page: Page = serde_json::from_slice(answer).ok()?;
+    u64::try_from(page.items.len()).ok()
 }
 
 /// Makes the table if it is not there.
@@ -75,7 +101,8 @@ pub(super) async fn fill(client: &Client, payload: usize, output: &Output) -> Re
         .map_err(explain)
 }
 
-/// Whether the last document is there; it is written last but for those beside it.
+/// Whether the last document is there, which is written last but for those beside it, and whether the documents are in
+/// their groups.
 async fn is_filled(client: &Client, payload: usize) -> Result<bool, Failure> {
     let last = DOCUMENTS - 1;
     let args = json!({ "table": TABLE, "id": id_of(last).to_string() });
@@ -85,7 +112,12 @@ async fn is_filled(client: &Client, payload: usize) -> Result<bool, Failure> {
         Err(error) => return Err(explain(error)),
     };
     let wanted: Value = serde_json::from_str(&document(last, payload)).expect("a document is JSON");
-    Ok(found["data"] == wanted)
+    if found["data"] != wanted {
+        return Ok(false);
+    }
+    let args = json!({ "table": TABLE, "filter": { "g": SAMPLE_GROUP }, "limit": PAGE });
+    let page = client.call("table.query", &args).await.map_err(explain)?;
+    Ok(items_in(page.as_bytes()) == Some(PAGE))
 }
 
 async fn write(client: &Client, number: u64, payload: usize) -> Result<(), Error> {
@@ -120,5 +152,18 @@ mod tests {
             assert_eq!(serde_json::from_str::<Value>(&text).expect("JSON")["g"], group);
         }
         assert_eq!(id_of(7).to_string(), "d00000007");
+    }
+
+    #[test]
+    fn documents_of_an_answer_are_counted() {
+        for (answer, items) in [
+            (r#"{"items":[{"id":"a","data":{"g":[1,2]},"version":1},{}],"next":null}"#, Some(2)),
+            (r#"{"items":[],"next":null}"#, Some(0)),
+            (r#"{"next":null}"#, None),
+            ("null", None),
+            (r#"{"items":[{}"#, None),
+        ] {
+            assert_eq!(items_in(answer.as_bytes()), items, "{answer}");
+        }
     }
 }
