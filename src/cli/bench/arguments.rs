@@ -30,19 +30,20 @@ pub(in crate::cli) struct BenchArguments {
     /// What to measure
     #[arg(value_enum, value_name = "SCENARIO")]
     pub(super) scenario: Scenario,
-    /// Connections; for `sub` the subscribers
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=50_000))]
-    pub(super) connections: u32,
-    /// Calls in flight on each connection; for `sub` the events of a burst, for `connect` handshakes at a time in all
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub(super) in_flight: u32,
+    /// Connections; for `sub` the subscribers, not for `connect` [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    connections: Option<u32>,
+    /// Calls in flight on each connection; for `sub` the events of a burst, for `connect` handshakes at a time in all, not for
+    /// `idle` [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    in_flight: Option<u32>,
     /// Calls a second over all connections (open loop); for echo, get, set, query, bulk and connect
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: Option<u32>,
-    /// How long to measure, after a warm-up of a fifth of it or 1s
+    /// How long to measure, after a warm-up of a fifth of it or 1s; `idle` ends when the connections have been looked at
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(super) duration: Period,
-    /// Bytes of JSON in a call or a document [default: 64B; sub 256B; bulk 64KiB]
+    /// Bytes of JSON in a call or a document, not for `connect` and `idle` [default: 64B; sub 256B; bulk 64KiB]
     #[arg(long, value_name = "SIZE")]
     pub(super) payload: Option<ByteSize>,
 }
@@ -110,27 +111,59 @@ impl BenchArguments {
         (self.duration.get() / 5).min(WARM_UP_MAX)
     }
 
-    /// The number of connections, as a length.
-    pub(super) fn connections(&self) -> usize {
-        usize::try_from(self.connections).unwrap_or(usize::MAX)
+    /// The number of connections.
+    pub(super) fn connections(&self) -> u32 {
+        self.connections.unwrap_or(1)
     }
 
-    /// The number of calls in flight, as a length.
-    pub(super) fn in_flight(&self) -> usize {
-        usize::try_from(self.in_flight).unwrap_or(usize::MAX)
+    /// The number of calls in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.unwrap_or(1)
+    }
+
+    /// Whether an option means something for the scenario.
+    pub(super) fn has(&self, option: Meaning) -> bool {
+        use Scenario::{Connect, Idle, Sub};
+        match option {
+            Meaning::Rate => !matches!(self.scenario, Sub | Idle),
+            Meaning::Payload => !matches!(self.scenario, Connect | Idle),
+            Meaning::InFlight => self.scenario != Idle,
+            Meaning::Connections => self.scenario != Connect,
+        }
     }
 
     /// Refuses options that mean nothing together.
     ///
     /// # Errors
-    /// `--rate` for a scenario without calls; a duration of zero.
+    /// An option that means nothing for the scenario; a duration of zero.
     pub(super) fn check(&self) -> Result<(), Failure> {
         if self.duration.get().is_zero() {
             return Err(Failure::usage("--duration may not be zero"));
         }
-        if self.rate.is_some() && matches!(self.scenario, Scenario::Sub | Scenario::Idle) {
-            return Err(Failure::usage(format!("--rate means nothing for `{}`", self.scenario.name())));
+        for (option, name, is_given) in [
+            (Meaning::Rate, "--rate", self.rate.is_some()),
+            (Meaning::Payload, "--payload", self.payload.is_some()),
+            (Meaning::InFlight, "--in-flight", self.in_flight.is_some()),
+            (Meaning::Connections, "--connections", self.connections.is_some()),
+        ] {
+            if is_given && !self.has(option) {
+                return Err(Failure::usage(format!("{name} means nothing for `{}`", self.scenario.name())));
+            }
         }
         self.payload().map(|_| ())
     }
+}
+
+/// Options that mean something for some scenarios only.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Meaning {
+    Rate,
+    Payload,
+    InFlight,
+    Connections,
+}
+
+/// A count as a length.
+pub(super) fn length(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::arguments::BenchArguments;
+use super::arguments::{BenchArguments, length};
 use super::cores::Cores;
 use super::fleet::Fleet;
 use super::load::{self, Plan, Work};
@@ -43,7 +43,8 @@ pub(super) async fn run(
     let suite = fleet.suite();
     let (url, options) = fleet.target();
     let server = ServerSide::new(fleet.extra().await?, output).await;
-    let plan = Plan::of(arguments);
+    // As many at a time in all: each is a connection, on the core whose turn it is.
+    let plan = Plan { connections: length(arguments.in_flight()), in_flight: 1, ..Plan::of(arguments) };
     let progress = Progress::of_time(output, "connect", plan.warm_up + plan.duration);
     let work = Arc::new(Handshakes { url, options });
     let mut measured = load::run(plan, Arc::clone(&work), &cores, &server, progress).await;

@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
-use super::arguments::BenchArguments;
+use super::arguments::{BenchArguments, length};
 use super::cores::Cores;
 use super::fleet::Fleet;
 use super::measured::{Shards, Tally, float};
@@ -126,7 +126,7 @@ pub(super) async fn run(
     let server = ServerSide::new(fleet.extra().await?, output).await;
     let writer = fleet.extra().await?;
     table::create(&writer).await?;
-    let board = Arc::new(Board::new(arguments.connections(), arguments.in_flight())?);
+    let board = Arc::new(Board::new(length(arguments.connections()), length(arguments.in_flight()))?);
     let mut subscribers = subscribe(&fleet, &cores, &board).await?;
     let progress = Progress::of_time(output, "sub", arguments.warm_up() + arguments.duration.get());
     let begin = Instant::now();
@@ -151,9 +151,13 @@ pub(super) async fn run(
     subscribers.abort_all();
     while subscribers.join_next().await.is_some() {}
     let suite = fleet.suite();
-    remove(&writer, &board, bursts, arguments.in_flight()).await;
+    remove(&writer, &board, bursts, length(arguments.in_flight())).await;
     for client in fleet.clients.iter().chain([&writer, server.client()]) {
         client.close().await;
+    }
+    if totals.bursts == 0 {
+        let message = format!("no burst fitted into {}", arguments.duration);
+        return Err(Failure::failed(message).with_hint("give it more time with --duration"));
     }
     let seen = board.seen.sum();
     let rate = float(seen.done()) / totals.busy.as_secs_f64();
@@ -170,8 +174,8 @@ pub(super) async fn run(
     let text = format!(
         "sub: {} subscribers, bursts of {} ({suite})\n{} deliveries   {rate:.0} deliveries/s while a burst is under way\n\
          write, sent to acknowledged:   {}\nevent, write sent to seen:     {}\n{}{}",
-        arguments.connections,
-        arguments.in_flight,
+        arguments.connections(),
+        arguments.in_flight(),
         seen.done(),
         report::latency_text(&totals.writes),
         report::latency_text(&seen),
@@ -228,9 +232,9 @@ async fn burst_until(
     tell: &mut impl FnMut(&[Duration], Duration),
 ) -> Result<(), Failure> {
     let data = document(0, arguments.payload()?);
-    let (burst, limit) = (arguments.in_flight(), arguments.connect.timeout.get());
+    let (burst, limit) = (length(arguments.in_flight()), arguments.connect.timeout.get());
     while Instant::now() < end {
-        board.missing.store(burst * arguments.connections(), Ordering::Release);
+        board.missing.store(burst * length(arguments.connections()), Ordering::Release);
         let begin = Instant::now();
         let writes = try_join_all((0..burst).map(|slot| board.write(writer, *bursts, slot, &data))).await;
         *bursts += 1;

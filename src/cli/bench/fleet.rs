@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, stream};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::arguments::BenchArguments;
+use super::arguments::{BenchArguments, length};
 use super::cores::Cores;
 use super::progress::Progress;
 use crate::cli::{Failure, Output};
@@ -31,8 +31,8 @@ impl Fleet {
         output: &Output,
     ) -> Result<Self, Failure> {
         let mut fleet = Self::prepare(arguments, cores, output).await?;
-        let count = arguments.connections();
-        let progress = Progress::new(output, "connecting", u64::from(arguments.connections));
+        let count = length(arguments.connections());
+        let progress = Progress::new(output, "connecting", u64::from(arguments.connections()));
         let made: Vec<_> = stream::iter(fleet.clients.len()..count)
             .map(|connection| fleet.connect_on(connection))
             .buffered(CONNECTING_MAX)

@@ -32,17 +32,16 @@ pub(super) async fn run(
     crate::time::sleep(SETTLE).await;
     let after = server.sample().await;
     let held = before.server_rss.zip(after.server_rss).map(|(before, after)| after.saturating_sub(before));
-    let each = held.map(|bytes| float(bytes) / f64::from(arguments.connections));
+    let each = held.and_then(|held| each_of(held, arguments.connections()));
     let suite = fleet.suite();
-    let text = match (each, after.server_rss) {
-        (Some(each), Some(all)) => format!(
-            "{} idle connections ({suite})\nserver memory   {:.1} KiB per connection   {:.1} MiB in all",
-            arguments.connections,
-            each / 1024.0,
-            float(all) / 1024.0 / 1024.0
-        ),
-        _ => format!("{} idle connections ({suite})\nserver memory   not told", arguments.connections),
+    let memory = match (each, after.server_rss) {
+        (_, None) => "not told".to_owned(),
+        (None, Some(all)) => format!("too few connections to measure   {:.1} MiB in all", mebibytes(all)),
+        (Some(each), Some(all)) => {
+            format!("{:.1} KiB per connection   {:.1} MiB in all", each / 1024.0, mebibytes(all))
+        }
     };
+    let text = format!("{} idle connections ({suite})\nserver memory   {memory}", arguments.connections());
     let mut value = report::head(arguments, &suite);
     value["server_rss_bytes"] = json!(after.server_rss);
     value["server_bytes_per_connection"] = json!(each);
@@ -51,4 +50,23 @@ pub(super) async fn run(
     }
     server.client().close().await;
     output.result(text, &value)
+}
+
+/// What each of the connections holds; `None` when the server had room for all of them in the memory that it had.
+fn each_of(held: u64, connections: u32) -> Option<f64> {
+    (held > 0).then(|| float(held) / f64::from(connections))
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    float(bytes) / 1024.0 / 1024.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_did_not_grow_measures_no_connection() {
+        assert_eq!((each_of(0, 20), each_of(4096, 2)), (None, Some(2048.0)));
+    }
 }

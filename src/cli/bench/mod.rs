@@ -18,7 +18,7 @@ mod table;
 use std::sync::Arc;
 
 pub(super) use arguments::BenchArguments;
-use arguments::Scenario;
+use arguments::{Scenario, length};
 use calls::Calls;
 use cores::Cores;
 use fleet::Fleet;
@@ -47,8 +47,8 @@ pub(super) fn run(arguments: &BenchArguments, output: &mut Output) -> Result<(),
 impl Plan {
     fn of(arguments: &BenchArguments) -> Self {
         Self {
-            connections: arguments.connections(),
-            in_flight: arguments.in_flight(),
+            connections: length(arguments.connections()),
+            in_flight: length(arguments.in_flight()),
             rate: arguments.rate,
             warm_up: arguments.warm_up(),
             duration: arguments.duration.get(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::{BenchArguments, Scenario};
+use super::arguments::{BenchArguments, Meaning, Scenario};
 use super::histogram;
 use super::measured::{Measured, NO_CONNECTION, PERCENTILES, Tally, float};
 use super::server_side::Used;
@@ -12,7 +12,7 @@ use crate::client::Transport;
 /// Calls that processor time is told for.
 const PER: f64 = 100_000.0;
 
-/// What was asked for: the start of every object of `--json`.
+/// What was asked for: the start of every object of `--json`. What means nothing for the scenario is null.
 pub(super) fn head(arguments: &BenchArguments, suite: &str) -> Value {
     json!({
         "scenario": arguments.scenario.name(),
@@ -22,10 +22,10 @@ pub(super) fn head(arguments: &BenchArguments, suite: &str) -> Value {
             Transport::WebSocket => "websocket",
         },
         "suite": suite,
-        "connections": arguments.connections,
-        "in_flight": arguments.in_flight,
+        "connections": arguments.connections(),
+        "in_flight": arguments.has(Meaning::InFlight).then(|| arguments.in_flight()),
         "rate": arguments.rate,
-        "payload": arguments.payload().ok(),
+        "payload": arguments.payload().ok().filter(|_| arguments.has(Meaning::Payload)),
     })
 }
 
@@ -58,12 +58,15 @@ pub(super) fn of_calls(
     value["cpu_s_per_100k"] = cpu_json(&measured.used, tally.done());
     value["histogram"] = histogram_json(tally);
     let in_all = megabytes.map(|megabytes| format!("   {megabytes:.0} MB/s each way")).unwrap_or_default();
+    let (connections, in_flight) = (arguments.connections(), arguments.in_flight());
+    let at_a_time = match arguments.scenario {
+        Scenario::Connect => format!(", {in_flight} at a time"),
+        _ => format!(" over {connections} connections, {in_flight} in flight on each"),
+    };
     let text = format!(
-        "{} over {} connections, {} in flight on each{} ({suite})\n{} {unit}   {rate:.0} {unit}/s{in_all}\n{}\n{}{}{}{}",
+        "{}{at_a_time}{} ({suite})\n{} {unit}   {rate:.0} {unit}/s{in_all}\n{}\n{}{}{}{}",
         arguments.scenario.name(),
-        arguments.connections,
-        arguments.in_flight,
-        arguments.rate.map(|rate| format!(", {rate} calls/s asked for")).unwrap_or_default(),
+        arguments.rate.map(|rate| format!(", {rate} {unit}/s asked for")).unwrap_or_default(),
         tally.done(),
         latency_text(tally),
         cpu_text(&measured.used, tally.done(), unit),
