@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &CallArguments, output: &mut Output) -> Result<(), 
         let options = arguments.options(key, left);
         let result = client.call_response(&arguments.method, args, options).await;
         client.close().await;
-        result.map_err(|error| repeat::failure(error, key))
+        result.map_err(|error| repeat::failure(error, key, timeout))
     })?;
     arguments.print(&response, output)
 }

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &PublishArguments, output: &mut Output) -> Result<(
         let options = CallOptions { timeout: Some(left), idempotency_key: key, ..CallOptions::default() };
         let result = client.publish_with(&arguments.topic, data, options).await;
         client.close().await;
-        result.map_err(|error| repeat::failure(error, key))
+        result.map_err(|error| repeat::failure(error, key, timeout))
     })?;
     output.line(serde_json::json!({"id": published.id, "cursor": published.cursor}).to_string())
 }

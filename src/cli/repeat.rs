@@ -1,5 +1,7 @@
 //! How a call of the command line is sent again: its key, and how often.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::Failure;
@@ -59,8 +61,13 @@ impl RepeatArguments {
     }
 }
 
-/// What a caller with a key can do when nobody knows whether the call was done.
-pub(super) fn failure(error: Error, key: Option<IdempotencyKey>) -> Failure {
+/// The failure of a call that had `timeout` from the start of the command: what connecting had left of it is nothing to tell. A
+/// caller with a key is told what to do when nobody knows whether the call was done.
+pub(super) fn failure(error: Error, key: Option<IdempotencyKey>, timeout: Duration) -> Failure {
+    let error = match error {
+        Error::Timeout(_) => Error::Timeout(timeout),
+        other => other,
+    };
     let is_open = matches!(error.code(), Some(ErrorCode::UNKNOWN_OUTCOME | ErrorCode::TIMEOUT));
     let hint = key.filter(|_| is_open);
     let hint = hint
@@ -71,14 +78,21 @@ pub(super) fn failure(error: Error, key: Option<IdempotencyKey>) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn what_may_have_been_done_comes_with_the_key_to_repeat_it() {
         let key = IdempotencyKey([0xab; 16]);
-        let failed = || Error::Timeout(Duration::from_secs(1));
-        assert!(format!("{:?}", failure(failed(), Some(key))).contains(&"ab".repeat(16)));
-        assert!(!format!("{:?}", failure(failed(), None)).contains("--idempotency-key"));
-        assert!(!format!("{:?}", failure(Error::TooLarge, Some(key))).contains(&"ab".repeat(16)));
+        let failed = || Error::Timeout(Duration::ZERO);
+        let second = Duration::from_secs(1);
+        assert!(format!("{:?}", failure(failed(), Some(key), second)).contains(&"ab".repeat(16)));
+        assert!(!format!("{:?}", failure(failed(), None, second)).contains("--idempotency-key"));
+        assert!(!format!("{:?}", failure(Error::TooLarge, Some(key), second)).contains(&"ab".repeat(16)));
+    }
+
+    #[test]
+    fn the_time_that_is_told_is_the_users() {
+        let left = Error::Timeout(Duration::ZERO);
+        let told = failure(left, None, Duration::from_millis(1)).message;
+        assert!(told.starts_with("no answer within 1ms;"), "{told}");
     }
 }

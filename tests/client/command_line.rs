@@ -72,6 +72,21 @@ async fn all_that_an_error_says_is_printed() {
 }
 
 #[tokio::test]
+async fn a_call_without_an_answer_says_the_time_that_it_was_given() {
+    let server = Server::start(config()).await;
+    let running = call(&server, "table.push", &["--timeout", "2s"]);
+    let mut session = server.accept().await;
+    session.call().await;
+    // Nothing is answered; the other end gives up.
+    while session.next().await.is_ok() {}
+    drop(session);
+    let output = within(running).await.unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("TIMEOUT: no answer within 2s; "), "{told}");
+}
+
+#[tokio::test]
 async fn whoever_does_not_know_whether_it_was_done_is_told_the_key_to_find_out() {
     let server = Server::start(config()).await;
     let running = call(&server, "table.push", &["--no-retry", "--idempotency-key", "auto"]);
