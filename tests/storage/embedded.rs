@@ -65,7 +65,7 @@ async fn it_starts_stops_and_starts_again_with_its_data() {
         ("synchronous_commit", "on"),
         ("fsync", "on"),
         ("data_checksums", "on"),
-        ("max_connections", "50"),
+        ("max_connections", "80"),
     ] {
         let row = client.query_one("SELECT current_setting($1)", &[&setting]).await.expect("it is a setting");
         assert_eq!(row.get::<_, &str>(0), value, "{setting}");

@@ -27,7 +27,7 @@ const SOCKET_NAME: &str = ".s.PGSQL.5432";
 const SETTINGS: &str = "\
 # The settings of raystream's private cluster. Written once: change what you need, and restart raystream.
 # The socket and the addresses are set by raystream itself.
-max_connections = 50
+max_connections = 80
 shared_buffers = 64MB
 max_wal_size = 512MB
 min_wal_size = 80MB
