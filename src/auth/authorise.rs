@@ -87,7 +87,10 @@ pub fn authorise_call(access: &Access, principal: &Principal, method: &str) -> R
     if access.may_call(principal, method) {
         return Ok(());
     }
-    Err(Denied { code: ErrorCode::FORBIDDEN, message: "this method is not granted to you".to_owned() })
+    Err(Denied {
+        code: ErrorCode::FORBIDDEN,
+        message: format!("the method `{method}` is not granted to you"),
+    })
 }
 
 /// Whether the table may be read or written. A table that does not exist is judged like one that does.

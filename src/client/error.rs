@@ -209,7 +209,7 @@ impl ConnectError {
                     "the server takes none of the handshakes that these options allow"
                 }
                 C::ClosedByPeer(close) if close.code == ErrorCode::UNAUTHORIZED => {
-                    "the server does not let this key in: its configuration has to name it"
+                    "say who you are with --identity FILE; the server's configuration has to name its key"
                 }
                 C::Downgrade => "somebody in between may be pushing the connection to a weaker cipher",
                 C::Truncated | C::Decode(_) | C::HandshakeTimeout => NOT_OURS,

@@ -69,6 +69,12 @@ pub enum KeyFileError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no file for the pre-shared key.
+    #[error("{}: there is no such file, and with it no pre-shared key", .path.display())]
+    NoPsk {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The system gives no random bytes.
     #[error("the system's random generator failed: {0}")]
     Random(getrandom::Error),
@@ -81,6 +87,9 @@ impl KeyFileError {
             Self::TooOpen { path, .. } => Some(format!("chmod 600 {}", path.display())),
             Self::Exists { .. } => {
                 Some("choose another file with --out, or move the old key away first".to_owned())
+            }
+            Self::NoPsk { path } => {
+                Some(format!("(umask 077; openssl rand -hex 32 > {}) makes one", path.display()))
             }
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("`raystream keygen --out FILE` makes a key".to_owned())
@@ -110,7 +119,12 @@ pub fn read_secret(path: &Path) -> Result<StaticSecret, KeyFileError> {
 /// # Errors
 /// [`KeyFileError`]; a file that others may read is refused.
 pub fn read_psk(path: &Path) -> Result<Psk, KeyFileError> {
-    let content = read(path)?;
+    let content = read(path).map_err(|error| match error {
+        KeyFileError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+            KeyFileError::NoPsk { path }
+        }
+        error => error,
+    })?;
     if content.public.is_some() {
         let reason = "it holds a private key, not a pre-shared one";
         return Err(KeyFileError::Malformed { path: path.to_owned(), reason });
@@ -256,6 +270,15 @@ mod tests {
         fs::write(&path, content).expect("the folder is writable");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
         path
+    }
+
+    #[test]
+    fn the_hints_of_a_file_that_is_not_there_make_what_is_wanted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("none");
+        let hint = |error: KeyFileError| error.hint().expect("there is something to do");
+        assert!(hint(read_secret(&path).map(drop).expect_err("no file")).contains("raystream keygen"));
+        assert!(hint(read_psk(&path).map(drop).expect_err("no file")).contains("openssl rand -hex 32"));
     }
 
     #[test]

@@ -188,7 +188,7 @@ async fn a_server_that_throws_this_key_out_is_not_asked_again() {
     .unwrap();
     let error = client.call("m", &json!(1)).await.unwrap_err();
     let Error::Connect(error) = error else { panic!("{error:?}") };
-    assert!(error.hint().unwrap().contains("does not let this key in"));
+    assert!(error.hint().unwrap().contains("--identity FILE"));
 }
 
 /// The default policy in a hundredth of its time.
