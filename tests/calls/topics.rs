@@ -173,15 +173,15 @@ async fn each_event_can_be_resumed_after_and_filters_look_into_it() {
 async fn the_snapshot_of_a_topic_is_empty() {
     let server = Server::start().await;
     let client = server.client(1).await;
-    client.publish("t", "before").await.unwrap();
+    client.publish("t", &json!({"at": "before"})).await.unwrap();
     let mut options = SubscribeOptions::topic("t");
     options.snapshot = true;
-    options.filter = Some(Json::new(r#""after""#));
+    options.filter = Some(Json::new(r#"{"at":"after"}"#));
     let mut subscription = subscribe(&client, options).await;
     assert!(matches!(next(&mut subscription).await, Item::Position { .. }));
     assert!(matches!(next(&mut subscription).await, Item::SnapshotEnd { .. }));
-    client.publish("t", "after").await.unwrap();
-    assert_eq!(data(&event(&mut subscription).await), json!("after"));
+    client.publish("t", &json!({"at": "after"})).await.unwrap();
+    assert_eq!(data(&event(&mut subscription).await), json!({"at": "after"}));
     // The table of the same name is another thing.
     let table = subscribe(&client, SubscribeOptions::new("t")).await;
     drop(table);
